@@ -1,0 +1,52 @@
+"""Postgres: one engine factory, one way to psycopg2, one upgrade to the newest schema."""
+
+from __future__ import annotations
+
+import psycopg2
+from psycopg2.extensions import connection as Connection
+from sqlalchemy import Engine, create_engine, make_url
+
+
+def engine(url: str, *, pool_size: int = 8) -> Engine:
+    """Return an engine; a connection that died is noticed before it is used."""
+    return create_engine(_driver_url(url), pool_size=pool_size, max_overflow=0, pool_pre_ping=True, pool_timeout=5)
+
+
+def connect(url: str, *, application: str = "datarun") -> Connection:
+    """Return a psycopg2 connection; raises psycopg2.OperationalError when Postgres does not answer in 5 s."""
+    dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    return psycopg2.connect(dsn, connect_timeout=5, application_name=application)
+
+
+def upgrade(url: str) -> None:
+    """Bring the intake schema to its newest version and make the read model's tables where they are missing."""
+    from alembic import command  # noqa: PLC0415 - half a second that only an upgrade pays
+    from alembic.config import Config  # noqa: PLC0415
+
+    from datarun.readmodel.schema import create_read_model  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", "datarun:migrations")
+    connection = connect(url, application="datarun-upgrade")
+    try:
+        # Two services may start at once; the lock is the session's, so a crash frees it.
+        with connection.cursor() as cursor:
+            cursor.execute("select pg_advisory_lock(hashtext('datarun.upgrade'))")
+        connection.commit()
+        upgrading = engine(url, pool_size=1)
+        with upgrading.begin() as opened:
+            config.attributes["connection"] = opened
+            command.upgrade(config, "head")
+        upgrading.dispose()
+        create_read_model(connection)
+        connection.commit()
+    finally:
+        connection.close()
+
+
+def _driver_url(url: str) -> str:
+    # SQLAlchemy 2.1 reads a bare postgresql:// as psycopg 3.
+    parsed = make_url(url)
+    if parsed.drivername == "postgresql":
+        parsed = parsed.set(drivername="postgresql+psycopg2")
+    return parsed.render_as_string(hide_password=False)

@@ -1,0 +1,166 @@
+"""The event log on Kafka: one producer factory with the one partitioner, and plain reading by offset.
+
+librdkafka's default partitioner puts keys elsewhere than Java's and aiokafka's; murmur2_random is the shared one.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from functools import partial
+from typing import Any
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import TopicPartition as KafkaTopicPartition
+
+from datarun.errors import LogUnavailable
+from datarun.log import Position, Record, StoredRecord, TopicPartition
+
+READ_BATCH = 2000
+CLOSE_SECONDS = 10.0
+
+
+def producer_config(bootstrap: str, *, delivery_timeout_seconds: float = 30.0) -> dict[str, Any]:
+    """Return the settings every producer of datarun has: idempotent, all replicas, the murmur2 partitioner."""
+    return {
+        "bootstrap.servers": bootstrap,
+        "acks": "all",
+        "enable.idempotence": True,
+        "partitioner": "murmur2_random",
+        "linger.ms": 0,
+        "delivery.timeout.ms": int(delivery_timeout_seconds * 1000),
+        "reconnect.backoff.max.ms": 1000,
+        "socket.keepalive.enable": True,
+        "log.connection.close": False,
+        # An unreachable broker is told through the futures and the log of who waits, not by librdkafka's stderr.
+        "log_level": 2,
+    }
+
+
+class KafkaLog:
+    """An EventLog on Kafka: at least once, acknowledged by all in-sync replicas."""
+
+    def __init__(self, bootstrap: str, *, delivery_timeout_seconds: float = 30.0) -> None:
+        self._bootstrap = bootstrap
+        config = producer_config(bootstrap, delivery_timeout_seconds=delivery_timeout_seconds)
+        self._events = Producer(config)
+        # A share fetch takes whole batches, so a queue's records travel one a batch.
+        self._queues = Producer({**config, "batch.num.messages": 1})
+        self._closing = threading.Event()
+        self._pollers = [
+            threading.Thread(target=self._poll, args=(producer,), daemon=True, name="kafka-producer")
+            for producer in (self._events, self._queues)
+        ]
+        for poller in self._pollers:
+            poller.start()
+
+    def append(self, record: Record) -> Future[Position]:
+        """Append a record; the future ends when all in-sync replicas have it, or with LogUnavailable."""
+        future: Future[Position] = Future()
+        producer = self._queues if record.single else self._events
+        try:
+            producer.produce(
+                record.topic,
+                key=record.key,
+                value=record.value,
+                headers=list(record.headers),
+                on_delivery=partial(_delivered, future),
+            )
+        except BufferError:
+            future.set_exception(LogUnavailable("the producer's queue is full"))
+        except KafkaException as error:
+            future.set_exception(LogUnavailable(str(error)))
+        return future
+
+    def read(
+        self, start: Mapping[TopicPartition, int], *, until_end: bool = False, idle_seconds: float = 0.1
+    ) -> Iterator[list[StoredRecord]]:
+        """Yield batches from the given offsets on, an empty one when idle; with `until_end` stop at the present end."""
+        end = self.end_offsets(sorted({tp.topic for tp in start})) if until_end else {}
+        consumer = self._reader()
+        try:
+            consumer.assign([KafkaTopicPartition(tp.topic, tp.partition, offset) for tp, offset in start.items()])
+            reached: dict[TopicPartition, int] = dict(start)
+            while not (until_end and all(reached[tp] >= end.get(tp, 0) for tp in start)):
+                batch = [stored(message) for message in consumer.consume(READ_BATCH, idle_seconds) if _usable(message)]
+                yield batch
+                if until_end:
+                    reached |= self._positions(consumer, start)
+        finally:
+            consumer.close()
+
+    def end_offsets(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        """Return, for every partition of the topics, the offset the next record will get."""
+        consumer = self._reader()
+        try:
+            ends = {}
+            for topic in topics:
+                metadata = consumer.list_topics(topic, timeout=10).topics[topic]
+                for partition in metadata.partitions:
+                    _, high = consumer.get_watermark_offsets(KafkaTopicPartition(topic, partition), timeout=10)
+                    ends[TopicPartition(topic, partition)] = high
+        except KafkaException as error:
+            raise LogUnavailable(str(error)) from error
+        finally:
+            consumer.close()
+        return ends
+
+    def close(self) -> None:
+        """Send what is unsent, for ten seconds at the most, and let go."""
+        for producer in (self._events, self._queues):
+            producer.flush(CLOSE_SECONDS)
+        self._closing.set()
+        for poller in self._pollers:
+            poller.join(CLOSE_SECONDS)
+
+    def _reader(self) -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self._bootstrap,
+                "group.id": "datarun-reader",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "queued.max.messages.kbytes": 65536,
+                "fetch.wait.max.ms": 50,
+                "log_level": 2,
+            }
+        )
+
+    @staticmethod
+    def _positions(consumer: Consumer, start: Mapping[TopicPartition, int]) -> dict[TopicPartition, int]:
+        known = consumer.position([KafkaTopicPartition(tp.topic, tp.partition) for tp in start])
+        return {TopicPartition(tp.topic, tp.partition): tp.offset for tp in known if tp.offset >= 0}
+
+    def _poll(self, producer: Producer) -> None:
+        while not self._closing.is_set():
+            producer.poll(0.1)
+
+
+def stored(message: Message) -> StoredRecord:
+    """Return a Kafka message as the rest of datarun knows it."""
+    return StoredRecord(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        key=message.key(),
+        value=message.value(),
+        headers=message.headers() or (),  # type: ignore[arg-type]
+        timestamp_ms=message.timestamp()[1],
+    )
+
+
+def _usable(message: Message) -> bool:
+    error = message.error()
+    if error is None:
+        return True
+    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART or error.fatal():
+        raise LogUnavailable(str(error))
+    return False
+
+
+def _delivered(future: Future[Position], error: KafkaError | None, message: Message) -> None:
+    if error is not None:
+        future.set_exception(LogUnavailable(str(error)))
+    else:
+        future.set_result(Position(message.topic() or "", message.partition() or 0, message.offset() or 0))

@@ -1,0 +1,72 @@
+"""What a process needs to know, read once at its start.
+
+Options win over DATARUN_* variables, those over the connection.json of the folder.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from datarun.errors import DatarunError
+from datarun.topics import DEFAULT_PREFIX, Catalogue
+
+DEFAULT_DIR = Path(".datarun")
+
+
+class _Environment(BaseSettings):
+    model_config = SettingsConfigDict(env_prefix="DATARUN_", extra="ignore")
+    kafka: str | None = None
+    postgres_url: str | None = None
+    blobs: str | None = None
+    topic_prefix: str | None = None
+    log_level: str | None = None
+
+
+class Settings(BaseModel):
+    """The servers one installation is made of."""
+
+    model_config = ConfigDict(frozen=True)
+    directory: Path = DEFAULT_DIR
+    kafka: str
+    postgres_url: str | None = None
+    blobs: str
+    topic_prefix: str = Field(default=DEFAULT_PREFIX, max_length=60)
+    log_level: str = "info"
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """The topics of this installation."""
+        return Catalogue(self.topic_prefix)
+
+    @property
+    def postgres(self) -> str:
+        """The database's URL; raises DatarunError for a process that was given none."""
+        if self.postgres_url is None:
+            raise DatarunError("no Postgres given: pass --postgres URL, or --dir of a running `datarun up`")
+        return self.postgres_url
+
+
+def load_settings(directory: Path = DEFAULT_DIR, **options: Any) -> Settings:
+    """Return the settings; an option that is None was not given. Raises DatarunError that says what is missing."""
+    from_folder = _connection(directory)
+    from_environment = _Environment().model_dump(exclude_none=True)
+    given = {name: value for name, value in options.items() if value is not None}
+    merged = from_folder | from_environment | given
+    for name, option in (("kafka", "--kafka"), ("blobs", "--blobs")):
+        if name not in merged:
+            message = f"no {name} given: start `datarun up` in this folder, name its --dir, or pass {option}"
+            raise DatarunError(message)
+    return Settings(directory=directory, **merged)
+
+
+def _connection(directory: Path) -> dict[str, str]:
+    from datarun.stack.connection import FILE_NAME, Connection  # noqa: PLC0415
+
+    if not (directory / FILE_NAME).is_file():
+        return {}
+    connection = Connection.load(directory)
+    return {"kafka": connection.kafka, "postgres_url": connection.postgres_url, "blobs": connection.blobs}

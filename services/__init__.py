@@ -1,0 +1,1 @@
+"""The three services: ingest (the gateway), runner and projector. None imports another."""

@@ -1,0 +1,147 @@
+"""Starts a runner: `python -m services.runner --dir .datarun`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import secrets
+import signal
+import socket
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+
+from datarun import notify
+from datarun.blobs import open_blobs
+from datarun.errors import DatarunError
+from datarun.events import RunnerHeartbeat, Sandbox
+from datarun.log.kafka import KafkaLog
+from datarun.log.queue import KafkaWorkQueue
+from datarun.settings import DEFAULT_DIR, Settings, load_settings
+from datarun.telemetry import configure_logging
+from datarun.topics import QUEUES
+from services.runner.execution import Executor, Limits
+from services.runner.heartbeat import Heart, Holdings
+from services.runner.publisher import Publisher
+from services.runner.service import PRIORITY, Service
+from services.runner.work import Worker
+
+PACKAGES = ("datarun", "numpy", "pandas", "scikit-learn", "scipy")
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How this runner works, beside the servers it uses."""
+
+    queues: tuple[str, ...]
+    slots: int
+    limits: Limits
+    grace_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Self:
+    """Who this runner is."""
+
+    runner_id: str
+    sandbox: Sandbox
+
+
+def parse_queues(text: str) -> tuple[str, ...]:
+    """Return the queues of `H,L,data` in the order they are asked; raises DatarunError for another name."""
+    wanted = {name.strip() for name in text.split(",") if name.strip()}
+    unknown = wanted - QUEUES.keys()
+    if unknown or not wanted:
+        raise DatarunError(f"--queues takes some of {','.join(QUEUES)}, not {text!r}")
+    return tuple(name for name in PRIORITY if name in wanted)
+
+
+def run(settings: Settings, options: Options) -> None:
+    """Run until SIGTERM or SIGINT; running folds get the grace to finish."""
+    blobs = open_blobs(settings.blobs)
+    work_folder = settings.directory / "runner"
+    executor = Executor(blobs=blobs, limits=options.limits, slots=options.slots, work_folder=work_folder)
+    event_log = KafkaLog(settings.kafka)
+    runner_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    publisher = Publisher(event_log, catalogue=settings.catalogue, source=f"datarun/runner/{runner_id}")
+    holdings = Holdings()
+    structlog.contextvars.bind_contextvars(runner_id=runner_id)
+    try:
+        me = Self(runner_id, executor.start())
+        queues = [(name, QUEUES[name]) for name in options.queues]
+        service = Service(
+            queue=KafkaWorkQueue(settings.kafka, queues, catalogue=settings.catalogue, event_log=event_log),
+            worker=Worker(executor=executor, blobs=blobs, publisher=publisher, identity=me),
+            catalogue=settings.catalogue,
+            holdings=holdings,
+            slot_count=options.slots,
+            grace_seconds=options.grace_seconds,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: service.stop())
+        heart = Heart(publisher, describe(me, options, holdings))
+        heart.start()
+        status = f"{options.slots} slots, {','.join(options.queues)}, sandbox level {me.sandbox.level}"
+        notify.ready(status)
+        log.info("runner.ready", status=status)
+        service.run()
+        heart.stop()
+    finally:
+        executor.close()
+        event_log.close()
+    log.info("runner.stopped")
+
+
+def describe(me: Self, options: Options, holdings: Holdings):  # noqa: ANN201 - the Heart's parameter says it
+    """Return the function that makes this runner's heartbeats."""
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+
+    def heartbeat(sequence: int) -> RunnerHeartbeat:
+        return RunnerHeartbeat(
+            runner_id=me.runner_id,
+            sequence=sequence,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            queues=options.queues,
+            slots=options.slots,
+            running=holdings.folds(),
+            splitting=holdings.splits(),
+            versions=versions,
+            sandbox=me.sandbox,
+        )
+
+    return heartbeat
+
+
+def main(  # noqa: PLR0913 - a command's options are its arguments
+    *,
+    directory: Annotated[Path, typer.Option("--dir", help="Folder of a running `datarun up`.")] = DEFAULT_DIR,
+    kafka: Annotated[str | None, typer.Option(help="Kafka's host:port.")] = None,
+    blobs: Annotated[str | None, typer.Option(help="URL of the blob store.")] = None,
+    topic_prefix: Annotated[str | None, typer.Option(help="Prefix of the topics' names.")] = None,
+    queues: Annotated[str, typer.Option(help="Queues to take work from.")] = "H,L,data",
+    slots: Annotated[int, typer.Option(min=1, max=256, help="Works at once; default: cores.")] = os.cpu_count() or 1,
+    hard_limit: Annotated[float, typer.Option(min=1, help="Seconds after which a fold is killed.")] = 3600.0,
+    memory: Annotated[int, typer.Option(min=256, help="MiB a fold may use.")] = 4096,
+    grace: Annotated[float, typer.Option(min=0, help="Seconds running folds get at SIGTERM.")] = 8.0,
+) -> None:
+    """Run a runner in the foreground."""
+    configure_logging("runner")
+    try:
+        settings = load_settings(directory, kafka=kafka, blobs=blobs, topic_prefix=topic_prefix)
+        limits = Limits(hard_seconds=hard_limit, memory_mib=memory)
+        run(settings, Options(parse_queues(queues), slots, limits, grace))
+    except DatarunError as error:
+        typer.echo(f"datarun runner: {error}", err=True)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,83 @@
+"""Says every two seconds that the runner is alive and what it holds; the reaper takes back what nobody names."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from itertools import count
+
+import structlog
+
+from datarun.events import Id, RunnerHeartbeat, RunningFold
+from services.runner.publisher import Publisher
+
+INTERVAL_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+class Holdings:
+    """The folds and splits this runner holds at the moment; shared by the loop, the slots and the heartbeat."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._folds: set[RunningFold] = set()
+        self._splits: set[Id] = set()
+
+    def add_fold(self, fold: RunningFold) -> None:
+        """Hold a fold."""
+        with self._lock:
+            self._folds.add(fold)
+
+    def remove_fold(self, fold: RunningFold) -> None:
+        """Let a fold go, finished or not."""
+        with self._lock:
+            self._folds.discard(fold)
+
+    def add_split(self, raw_data_id: Id) -> None:
+        """Hold the split of a dataset."""
+        with self._lock:
+            self._splits.add(raw_data_id)
+
+    def remove_split(self, raw_data_id: Id) -> None:
+        """Let a split go."""
+        with self._lock:
+            self._splits.discard(raw_data_id)
+
+    def folds(self) -> tuple[RunningFold, ...]:
+        """Return the folds held, in the order of their ids."""
+        with self._lock:
+            return tuple(sorted(self._folds, key=lambda fold: (fold.fold_id, fold.attempt, fold.delivery)))
+
+    def splits(self) -> tuple[Id, ...]:
+        """Return the datasets whose split is held."""
+        with self._lock:
+            return tuple(sorted(self._splits))
+
+
+class Heart:
+    """A thread that appends RunnerHeartbeat; a log that is away costs a beat, not the thread."""
+
+    def __init__(self, publisher: Publisher, describe: Callable[[int], RunnerHeartbeat]) -> None:
+        self._publisher = publisher
+        self._describe = describe
+        self._stopping = threading.Event()
+        self._sequence = count()
+        self._thread = threading.Thread(target=self._beat, daemon=True, name="heartbeat")
+
+    def start(self) -> None:
+        """Beat at once and from then on."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Beat a last time and end."""
+        self._stopping.set()
+        self._thread.join(INTERVAL_SECONDS)
+
+    def _beat(self) -> None:
+        last = False
+        while not last:
+            last = self._stopping.wait(0)
+            future = self._publisher.append(self._describe(next(self._sequence)))
+            future.add_done_callback(lambda done: done.exception() and log.warning("heartbeat.missed"))
+            self._stopping.wait(INTERVAL_SECONDS)

@@ -1,0 +1,143 @@
+"""Runs one fold or one split and appends what happened; knows neither queues nor leases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, assert_never
+
+import structlog
+
+from datarun.blobs import BlobStore
+from datarun.crashes import crash_point
+from datarun.errors import LogUnavailable
+from datarun.events import (
+    Blob,
+    DataSplit,
+    FoldFailed,
+    FoldRequested,
+    FoldTested,
+    FoldTrained,
+    Metrics,
+    Sandbox,
+    SplitFailed,
+    SplitRequested,
+)
+from datarun.log import StoredRecord
+from services.runner.execution import Executor, Failed, Predictions, Tested, Trained
+from services.runner.publisher import Publisher
+
+FLOAT64 = "application/vnd.datarun.float64"
+
+log = structlog.get_logger(__name__)
+
+
+class Identity(Protocol):
+    """Who runs, and how isolated."""
+
+    @property
+    def runner_id(self) -> str:
+        """The runner's name in every event."""
+        ...
+
+    @property
+    def sandbox(self) -> Sandbox:
+        """The isolation in force."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """Turns requests into results: blobs first, then the event that names them."""
+
+    executor: Executor
+    blobs: BlobStore
+    publisher: Publisher
+    identity: Identity
+
+    def run_fold(self, request: FoldRequested, record: StoredRecord) -> None:
+        """Run one delivery of a fold and append its result; raises Retryable for a platform fault."""
+
+        def on_trained(trained: Trained) -> None:
+            blob = self._store(trained.predictions)
+            event = FoldTrained(
+                **self._run_fields(request),
+                metrics=trained.metrics,
+                full_train_predictions=blob,
+                predictions_shape=trained.predictions.shape,
+                sandbox=self.identity.sandbox,
+            )
+            # Nobody waits for progress: the result repeats all of it.
+            self.publisher.append(event, cause=record).add_done_callback(_report_lost_progress)
+
+        outcome = self.executor.run(request, on_trained=on_trained)
+        event = self._result(request, outcome)
+        crash_point("runner.before_result")
+        self.publisher.append_surely(event, cause=record)
+        crash_point("runner.after_result")
+
+    def run_split(self, request: SplitRequested, record: StoredRecord) -> None:
+        """Split a dataset and append the result; raises Retryable for a platform fault."""
+        common = {
+            "raw_data_id": request.raw_data_id,
+            "attempt": request.attempt,
+            "task_id": request.task_id,
+            "runner_id": self.identity.runner_id,
+        }
+        outcome = self.executor.split(request)
+        event: DataSplit | SplitFailed
+        if isinstance(outcome, Failed):
+            text = outcome.message if not outcome.log else f"{outcome.message}\n{outcome.log}"
+            event = SplitFailed(**common, cause=outcome.cause, fault=outcome.fault, log=text)
+        else:
+            event = DataSplit(**common, split=outcome)
+        self.publisher.append_surely(event, cause=record)
+
+    def _result(self, request: FoldRequested, outcome: Tested | Failed) -> FoldTested | FoldFailed:
+        fields = self._run_fields(request)
+        match outcome:
+            case Tested():
+                return FoldTested(
+                    **fields,
+                    metrics=outcome.metrics,
+                    full_train_predictions=self._store(outcome.full_train),
+                    full_train_shape=outcome.full_train.shape,
+                    test_predictions=self._store(outcome.test),
+                    test_shape=outcome.test.shape,
+                    log=outcome.log,
+                    sandbox=self.identity.sandbox,
+                )
+            case Failed():
+                full_train = outcome.full_train
+                return FoldFailed(
+                    **fields,
+                    stage=outcome.stage,
+                    cause=outcome.cause,
+                    fault=outcome.fault,
+                    message=outcome.message,
+                    log=outcome.log,
+                    metrics=outcome.metrics or Metrics(),
+                    full_train_predictions=self._store(full_train) if full_train else None,
+                    full_train_shape=full_train.shape if full_train else None,
+                    sandbox=self.identity.sandbox,
+                )
+            case _:
+                assert_never(outcome)
+
+    def _run_fields(self, request: FoldRequested) -> dict[str, object]:
+        return {
+            "fold_id": request.fold_id,
+            "attempt": request.attempt,
+            "delivery": request.delivery,
+            "submission_id": request.submission_id,
+            "raw_data_id": request.dataset.raw_data_id,
+            "runner_id": self.identity.runner_id,
+        }
+
+    def _store(self, predictions: Predictions) -> Blob:
+        return self.blobs.put(predictions.content, media_type=FLOAT64)
+
+
+def _report_lost_progress(done: object) -> None:
+    error = getattr(done, "exception", lambda: None)()
+    if isinstance(error, LogUnavailable):
+        log.warning("runner.progress_lost", error=str(error))
