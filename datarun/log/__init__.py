@@ -94,8 +94,8 @@ class WorkQueue(Protocol):
         """Return the next work of the first queue that has any, or None after a few milliseconds."""
         ...
 
-    def drain(self) -> list[Work]:
-        """Return what a fetch still under way has locked; call it when no more can be taken for a while."""
+    def drain(self) -> Iterator[Work]:
+        """Yield what open fetches have locked meanwhile; call it again and again while nothing can be taken."""
         ...
 
     def accept(self, work: Work) -> bool:

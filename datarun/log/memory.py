@@ -87,9 +87,9 @@ class MemoryWorkQueue:
                 return work
         return None
 
-    def drain(self) -> list[Work]:
+    def drain(self) -> Iterator[Work]:
         """Nothing is ever in flight."""
-        return []
+        return iter(())
 
     def accept(self, work: Work) -> bool:
         """Finish a work for every consumer."""

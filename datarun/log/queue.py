@@ -5,7 +5,7 @@ librdkafka's ShareConsumer is a preview, so no guarantee rests on it: leases, de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import structlog
@@ -17,8 +17,8 @@ from datarun.log.kafka import stored
 from datarun.topics import SHARE_GROUP_CONFIG, Catalogue, Topic
 
 POLL_SECONDS = 0.005
-DRAIN_SECONDS = 0.15
 COMMIT_SECONDS = 10.0
+FETCH_WAIT_MS = 100
 REQUEUE_AT = int(SHARE_GROUP_CONFIG["share.delivery.count.limit"]) - 2
 """Releasing a record this often delivered would soon archive it unread; it is appended anew instead."""
 
@@ -33,6 +33,7 @@ class KafkaWorkQueue:
     ) -> None:
         self._log = event_log
         self._held: set[str] = set()
+        self._fetching: set[str] = set()
         self._consumers = {
             name: _consumer(bootstrap, catalogue.full_name(topic), catalogue.share_group(topic))
             for name, topic in queues
@@ -49,10 +50,17 @@ class KafkaWorkQueue:
                 return work
         return None
 
-    def drain(self) -> list[Work]:
-        """Poll each queue once more: a fetch under way would lock its record for the whole lock duration."""
-        polled = (self._poll(name, DRAIN_SECONDS) for name in self._idle())
-        return [work for work in polled if work is not None]
+    def drain(self) -> Iterator[Work]:
+        """Yield what open fetches have locked meanwhile; call it again and again while nothing can be taken.
+
+        A poll that found nothing leaves a fetch open that locks the next record for as long as it likes to stay away
+        from poll; one that found something leaves none. So a full consumer must look, but catches one record a queue.
+        """
+        for name in self._idle():
+            if name in self._fetching:
+                work = self._poll(name, POLL_SECONDS)
+                if work is not None:
+                    yield work
 
     def accept(self, work: Work) -> bool:
         """Finish a work for every consumer; False if its lock had lapsed, so that it may be delivered again."""
@@ -76,7 +84,9 @@ class KafkaWorkQueue:
         except KafkaException as error:
             raise LogUnavailable(str(error)) from error
         if not messages:
+            self._fetching.add(name)
             return None
+        self._fetching.discard(name)
         first, *rest = [_work(name, message) for message in messages]
         self._held.add(name)
         for work in rest:  # a foreign producer's multi-record batch
@@ -121,7 +131,7 @@ def _consumer(bootstrap: str, topic: str, group: str) -> ShareConsumer:
             "share.acknowledgement.mode": "explicit",
             "max.poll.records": 1,
             "max.poll.interval.ms": 86_400_000,
-            "fetch.wait.max.ms": 100,
+            "fetch.wait.max.ms": FETCH_WAIT_MS,
             "reconnect.backoff.max.ms": 1000,
             "log_level": 2,
         }

@@ -29,6 +29,8 @@ STARTED_SECONDS = 10.0
 SPLIT_LOCK_SECONDS = 10.0
 """Shorter than the share group's record lock, so that an accept still counts."""
 PAUSE_SECONDS = 1.0
+FULL_SECONDS = 0.05
+"""How often a full runner gives back what its open fetches locked; folds shorter than this are not held up by it."""
 PRIORITY = ("H", "data", "L")
 """The order in which queues are asked; a split is short and many folds may wait for it."""
 
@@ -106,22 +108,20 @@ class Service:
 
     def _turn(self) -> None:
         self._settle_splits()
-        if not self._slots.wait_free(0.02):
+        if not self._slots.wait_free(FULL_SECONDS):
+            self._drain()
             return
         work = self.queue.take()
-        if work is None:
-            return
-        self._begin(work)
-        if self._slots.free == 0:
-            self._drain()
+        if work is not None:
+            self._begin(work)
 
     def _drain(self) -> None:
-        """Give back what a fetch under way has locked for this full runner."""
+        """Give back what open fetches have locked for a runner that is full."""
         for work in self.queue.drain():
-            if self._slots.free > 0:
-                self._begin(work)
-            else:
+            if self._slots.free == 0:
                 self.queue.release(work)
+            else:
+                self._begin(work)
 
     def _begin(self, work: Work) -> None:
         record = work.record

@@ -1,0 +1,243 @@
+"""One suite for every event log and work queue: the real Kafka, and the memory that unit tests use."""
+
+import threading
+import time
+from itertools import chain, islice
+
+import pytest
+
+from datarun.log import Record, TopicPartition
+from datarun.log.memory import MemoryLog, MemoryWorkQueue, QueueState
+from datarun.topics import DATA_REQUESTS, FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, Catalogue
+
+SECONDS = 20
+QUEUES = [("H", FOLD_REQUESTS_HIGH), ("L", FOLD_REQUESTS_LOW)]
+
+
+class MemorySystem:
+    """A log and its queues in memory."""
+
+    def __init__(self):
+        self.catalogue = Catalogue("t.")
+        self.log = MemoryLog(self.catalogue)
+        self._state = QueueState()
+
+    def queue(self, queues=QUEUES):
+        return MemoryWorkQueue(self.log, queues, catalogue=self.catalogue, state=self._state)
+
+    def close(self):
+        self.log.close()
+
+
+class KafkaSystem:
+    """A log and its queues on the session's broker, under a fresh prefix."""
+
+    def __init__(self, bootstrap, prefix):
+        from datarun.log.admin import create_topics
+        from datarun.log.kafka import KafkaLog
+
+        create_topics(bootstrap, prefix=prefix)
+        self.bootstrap = bootstrap
+        self.catalogue = Catalogue(prefix)
+        self.log = KafkaLog(bootstrap)
+
+    def queue(self, queues=QUEUES):
+        from datarun.log.queue import KafkaWorkQueue
+
+        return KafkaWorkQueue(self.bootstrap, queues, catalogue=self.catalogue, event_log=self.log)
+
+    def close(self):
+        from datarun.log.admin import delete_topics
+
+        self.log.close()
+        delete_topics(self.bootstrap, prefix=self.catalogue.prefix)
+
+
+@pytest.fixture(params=["memory", "kafka"])
+def system(request):
+    """Return each implementation in turn."""
+    if request.param == "memory":
+        made = MemorySystem()
+    else:
+        made = KafkaSystem(request.getfixturevalue("kafka"), request.getfixturevalue("topic_prefix"))
+    yield made
+    made.close()
+
+
+def append(system, topic, key, value, *, single=False):
+    """Append one record and return its position."""
+    record = Record(system.catalogue.full_name(topic), key, value, (("ce_type", b"x"),), single=single)
+    return system.log.append(record).result(SECONDS)
+
+
+def read_all(system, topic):
+    """Return every record of a topic."""
+    ends = system.log.end_offsets([system.catalogue.full_name(topic)])
+    return list(chain.from_iterable(system.log.read(dict.fromkeys(ends, 0), until_end=True)))
+
+
+def take(queue, seconds=SECONDS):
+    """Return the next work, waiting for it."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        work = queue.take()
+        if work is not None:
+            return work
+    return None
+
+
+def test_a_record_comes_back_where_its_position_says(system):
+    """Key, value, headers and position survive."""
+    position = append(system, FOLD_EVENTS, b"7", b"value")
+    (record,) = read_all(system, FOLD_EVENTS)
+    assert (record.key, record.value, list(record.headers)) == (b"7", b"value", [("ce_type", b"x")])
+    assert record.position == position
+    assert abs(record.timestamp_ms / 1000 - time.time()) < 300
+
+
+def test_records_of_one_key_stay_in_order(system):
+    """Everything about one fold is one ordered sequence."""
+    for number in range(200):
+        append(system, FOLD_EVENTS, str(number % 7).encode(), str(number).encode())
+    records = read_all(system, FOLD_EVENTS)
+    assert len(records) == 200
+    for key in range(7):
+        mine = [record for record in records if record.key == str(key).encode()]
+        assert [int(record.value) for record in mine] == list(range(key, 200, 7))
+        assert len({record.partition for record in mine}) == 1
+
+
+def test_end_offsets_count_what_was_appended(system):
+    """The next offset of every partition is known, also of the empty ones."""
+    append(system, FOLD_EVENTS, b"1", b"a")
+    ends = system.log.end_offsets([system.catalogue.full_name(FOLD_EVENTS)])
+    assert len(ends) == FOLD_EVENTS.partitions
+    assert sum(ends.values()) == 1
+
+
+def test_reading_starts_where_it_is_told(system):
+    """An offset skips what lies before it."""
+    for number in range(5):
+        append(system, DATA_REQUESTS, b"k", str(number).encode(), single=True)
+    start = {TopicPartition(system.catalogue.full_name(DATA_REQUESTS), 0): 3}
+    values = [record.value for batch in system.log.read(start, until_end=True) for record in batch]
+    assert values == [b"3", b"4"]
+
+
+def test_reading_follows_what_is_appended_later(system):
+    """Without an end the reader waits, yields nothing meanwhile, and sees the next record."""
+    start = {TopicPartition(system.catalogue.full_name(DATA_REQUESTS), 0): 0}
+    batches = system.log.read(start, idle_seconds=0.05)
+    assert next(batches) == []
+    append(system, DATA_REQUESTS, b"k", b"later", single=True)
+    seen = next(record for batch in islice(batches, 400) for record in batch)
+    assert seen.value == b"later"
+    batches.close()
+
+
+def test_work_is_taken_once_and_in_order(system):
+    """Two consumers share a queue without taking anything twice."""
+    for number in range(10):
+        append(system, FOLD_REQUESTS_LOW, str(number).encode(), str(number).encode(), single=True)
+    queues = [system.queue(), system.queue()]
+    seen = []
+    for index in range(10):
+        queue = queues[index % 2]
+        work = take(queue)
+        assert queue.accept(work)
+        seen.append(int(work.record.value))
+    assert sorted(seen) == list(range(10))
+    for queue in queues:
+        queue.close()
+
+
+def test_the_first_queue_is_asked_first(system):
+    """High goes before low, whenever it came."""
+    queue = system.queue()
+    append(system, FOLD_REQUESTS_LOW, b"1", b"warm", single=True)
+    append(system, FOLD_REQUESTS_HIGH, b"2", b"warm", single=True)
+    for _ in range(2):
+        queue.accept(take(queue))
+    append(system, FOLD_REQUESTS_LOW, b"3", b"low", single=True)
+    append(system, FOLD_REQUESTS_HIGH, b"4", b"high", single=True)
+    time.sleep(0.3)
+    works = []
+    for _ in range(2):
+        works.append(take(queue))
+        queue.accept(works[-1])
+    queue.close()
+    assert {work.queue for work in works} == {"H", "L"}
+
+
+def test_released_work_is_taken_again(system):
+    """What one consumer gives back another gets, with its delivery counted."""
+    append(system, FOLD_REQUESTS_HIGH, b"1", b"again", single=True)
+    first, second = system.queue(), system.queue()
+    work = take(first)
+    first.release(work)
+    again = take(second)
+    assert (again.record.value, again.delivery_count) == (b"again", work.delivery_count + 1)
+    second.accept(again)
+    first.close()
+    second.close()
+
+
+def test_work_released_without_end_is_never_lost(system):
+    """Kafka archives a record at the delivery limit; ours comes round for ever."""
+    append(system, FOLD_REQUESTS_HIGH, b"1", b"restless", single=True)
+    queue = system.queue()
+    for _ in range(25):
+        work = take(queue)
+        assert work is not None
+        assert work.record.value == b"restless"
+        queue.release(work)
+    assert queue.accept(take(queue))
+    queue.close()
+
+
+def test_work_of_a_consumer_that_leaves_goes_to_the_next(system):
+    """Closing gives back what was neither accepted nor released."""
+    append(system, FOLD_REQUESTS_HIGH, b"1", b"held", single=True)
+    first = system.queue()
+    assert take(first).record.value == b"held"
+    first.close()
+    second = system.queue()
+    work = take(second)
+    assert work.record.value == b"held"
+    second.accept(work)
+    second.close()
+
+
+def test_a_full_consumer_that_drains_holds_nothing(system):
+    """What an open fetch of a consumer without a free slot has locked is soon another's."""
+    first, second = system.queue(), system.queue()
+    append(system, FOLD_REQUESTS_HIGH, b"0", b"warm", single=True)
+    first.accept(take(first))
+    assert first.take() is None
+    append(system, FOLD_REQUESTS_HIGH, b"1", b"next", single=True)
+    started = time.monotonic()
+    work = None
+    while work is None and time.monotonic() - started < SECONDS:
+        for locked in first.drain():
+            first.release(locked)
+        work = second.take()
+    assert time.monotonic() - started < 10  # a locked record would come after 15 s
+    second.accept(work)
+    first.close()
+    second.close()
+
+
+def test_many_appenders_lose_nothing(system):
+    """Threads that append at once all get their own position."""
+    positions = []
+
+    def work(thread):
+        positions.extend(append(system, FOLD_EVENTS, f"{thread}".encode(), b"v") for _ in range(50))
+
+    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(positions)) == 200
+    assert len(read_all(system, FOLD_EVENTS)) == 200
