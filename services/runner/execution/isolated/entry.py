@@ -1,0 +1,67 @@
+"""How the zygote begins: namespaces and root first, then the libraries inside them, then work.
+
+What the plan asks for and the system refuses is answered as a refusal; the runner then comes back with less.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from pathlib import Path
+
+from . import kernel
+from .boxes import Boxes
+from .libraries import warm
+from .root import BOXES, build_root, leave_namespaces
+from .wire import Message, send
+
+REFUSED = 78
+
+
+def main(arguments: list[str]) -> None:
+    """Take up the plan in the argument and serve the runner at the other end of standard input."""
+    plan = json.loads(arguments[0])
+    os.umask(0o022)
+    runner = _take_standard_input()
+    try:
+        boxes = _settle(plan)
+    except OSError as error:
+        send(runner, {"refused": str(error)})
+        os._exit(REFUSED)
+    warm()
+    from .zygote import Zygote  # noqa: PLC0415 - it imports the libraries, which must come from inside the new root
+
+    send(runner, {"ready": True})
+    Zygote(runner, boxes).serve()
+
+
+def _take_standard_input() -> socket.socket:
+    runner = socket.socket(fileno=os.dup(0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.close(null)
+    return runner
+
+
+def _settle(plan: Message) -> Boxes:
+    isolated = bool(plan["namespaces"])
+    if isolated:
+        leave_namespaces(as_user=plan["namespaces"] == "user")
+        _continue_as_first_process()
+        build_root(Path(plan["root"]), plan["readable"])
+    kernel.adopt_orphans()
+    kernel.hide_memory()
+    return Boxes(Path(BOXES if isolated else plan["boxes"]), mounted=isolated, first_uid=plan["first_uid"])
+
+
+def _continue_as_first_process() -> None:
+    """Go on as the first process of the new namespace: when it ends, the kernel ends all in it. The old one waits."""
+    pid = os.fork()
+    if pid == 0:
+        kernel.die_with_parent(signal.SIGKILL)
+        return
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    _, status = os.waitpid(pid, 0)
+    os._exit(os.waitstatus_to_exitcode(status) & 0xFF)

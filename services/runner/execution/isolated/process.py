@@ -1,0 +1,37 @@
+"""What the child does around the code it runs: seeds and search path before, flushed output after."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+
+SEED = 0
+_libc = ctypes.CDLL(None)
+
+
+def settle(box: Path) -> None:
+    """Make the process the box's: its folder, its random state, its search path; no byte code is written."""
+    os.chdir(box)
+    os.environ.update(HOME=str(box), TMPDIR=str(box), PWD=str(box))  # noqa: TID251 - set here for the submission
+    sys.path.insert(0, str(box))
+    sys.path_importer_cache.clear()
+    sys.dont_write_bytecode = True
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    random.seed(SEED)
+    np.random.seed(SEED)  # noqa: NPY002 - the state that submissions use
+
+
+def flush_output() -> None:
+    """Write out what is still buffered, so that the log is complete before a result is sent."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError, AttributeError):  # the submission closed or replaced it: nothing is buffered here
+            continue
+    _libc.fflush(None)

@@ -1,0 +1,124 @@
+"""Keeps the zygote alive and children ready: confined before their job arrives, so that a fold waits for no fork."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import threading
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from datarun.errors import DatarunError
+from datarun.events import Sandbox
+from services.runner.execution import programs
+from services.runner.execution.box import Box
+from services.runner.execution.isolated import wire
+from services.runner.execution.outcomes import ExecutionUnavailable, Limits
+from services.runner.execution.sandboxes import Plan, plans
+
+MAX_LOG_BYTES = 390_000
+"""So that a log with its marker fits into an event."""
+WARM_SECONDS = 60.0
+logger = structlog.get_logger()
+
+
+class Nursery:
+    """Hands out confined children; thread-safe."""
+
+    def __init__(self, limits: Limits, *, spare: int, work_folder: Path) -> None:
+        self._limits = limits
+        self._spare = spare
+        self._work_folder = work_folder
+        self._lock = threading.Lock()
+        self._children: deque[Box] = deque()
+        self._zygote: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+        self._plan: Plan | None = None
+        self._closed = False
+
+    def start(self) -> Sandbox:
+        """Start the zygote under the strongest plan that works here; returns the isolation in force."""
+        with self._lock:
+            self._revive()
+            assert self._plan is not None  # noqa: S101 - _revive raises when no plan works
+            return self._plan.sandbox
+
+    def take(self) -> Box:
+        """Return a child that waits for its job; raises ExecutionUnavailable."""
+        for _ in range(self._spare + 1):
+            box = self._next()
+            try:
+                box.wait_ready()
+            except ExecutionUnavailable:
+                box.close()
+                continue
+            return box
+        raise ExecutionUnavailable("no child could be confined")
+
+    def _next(self) -> Box:
+        with self._lock:
+            self._revive()
+            self._breed(1)
+            return self._children.popleft()
+
+    def replenish(self) -> None:
+        """Have as many children wait as there are spare ones to be; does not wait for them."""
+        with self._lock:
+            if self._is_alive():
+                self._breed(self._spare)
+
+    def _breed(self, count: int) -> None:
+        assert self._zygote is not None  # noqa: S101 - called only while it is alive
+        while len(self._children) < count:
+            limits: dict[str, Any] = {
+                name: getattr(self._limits, name)
+                for name in ("hard_seconds", "memory_mib", "disk_mib", "output_mib", "open_files", "processes")
+            }
+            log_bytes = min(self._limits.log_kib * 1024, MAX_LOG_BYTES)
+            self._children.append(Box(self._zygote[1], limits, log_bytes=log_bytes))
+
+    def _is_alive(self) -> bool:
+        return self._zygote is not None and self._zygote[0].poll() is None
+
+    def _revive(self) -> None:
+        if self._closed:
+            raise ExecutionUnavailable("the executor is closed")
+        if self._is_alive():
+            return
+        self._discard()
+        for plan in [self._plan] if self._plan else plans():
+            if self._try(plan):
+                return
+        raise DatarunError("the zygote cannot be started")
+
+    def _try(self, plan: Plan) -> bool:
+        (self._work_folder / "root").mkdir(parents=True, exist_ok=True)
+        process, control = programs.start("entry", plan.argument(self._work_folder))
+        control.settimeout(WARM_SECONDS)
+        try:
+            received = wire.receive(control)
+        except TimeoutError:
+            received = None
+        if received is None or "ready" not in received[0]:
+            programs.stop(process, control)
+            reason = received[0] if received else "it died"
+            logger.warning("isolation refused", namespaces=plan.namespaces, own_uid=bool(plan.first_uid), reason=reason)
+            return False
+        control.settimeout(None)
+        self._zygote, self._plan = (process, control), plan
+        return True
+
+    def _discard(self) -> None:
+        while self._children:
+            self._children.popleft().close()
+        if self._zygote is not None:
+            programs.stop(*self._zygote)
+            self._zygote = None
+
+    def close(self) -> None:
+        """End the zygote and every child."""
+        with self._lock:
+            self._closed = True
+            self._discard()

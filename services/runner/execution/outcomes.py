@@ -1,0 +1,64 @@
+"""What a fold may use and how it can end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from datarun.errors import Retryable
+from datarun.events import Cause, Fault, Metrics, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one fold may use; the memory is that of each of its processes, the disk that of all its files."""
+
+    hard_seconds: float = 3600.0
+    memory_mib: int = 4096
+    disk_mib: int = 1024
+    processes: int = 64
+    open_files: int = 256
+    output_mib: int = 512
+    log_kib: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """Predictions as float64, little-endian, in C order."""
+
+    content: bytes
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """A submission was trained and predicted the full train part."""
+
+    predictions: Predictions
+    metrics: Metrics
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """A submission predicted the full train part and the test part."""
+
+    full_train: Predictions
+    test: Predictions
+    metrics: Metrics
+    log: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A fold or a split ended without its result; the message is the text that legacy clients read."""
+
+    stage: Stage
+    cause: Cause
+    fault: Fault
+    message: str
+    log: str = ""
+    metrics: Metrics = Metrics()
+    full_train: Predictions | None = None
+
+
+class ExecutionUnavailable(Retryable):
+    """A process that runs folds ended unexpectedly; the next one is started afresh."""

@@ -1,0 +1,236 @@
+"""The runner's loop: what it appends, accepts and gives back, whatever the work does."""
+
+import threading
+import time
+
+import pytest
+
+from datarun import envelope, events
+from datarun.blobs import LocalBlobs
+from datarun.errors import DatarunError, Retryable
+from datarun.events import Cause, Fault, Metrics, Priority, Sandbox, Stage
+from datarun.log import Record
+from datarun.log.memory import MemoryLog, MemoryWorkQueue, QueueState
+from datarun.topics import DATA_EVENTS, DEAD_LETTERS, FOLD_EVENTS, QUEUES, Catalogue
+from services.runner.__main__ import Self, parse_queues
+from services.runner.execution import Failed, Predictions, Tested, Trained
+from services.runner.heartbeat import Holdings
+from services.runner.publisher import Publisher
+from services.runner.service import Service
+from services.runner.work import Worker
+from tests.unit.test_envelope import fold_requested
+
+CATALOGUE = Catalogue("t.")
+ONES = Predictions(content=b"\0" * 8, shape=(1,))
+CONTEXT = envelope.Context(source="test", time=envelope.now())
+
+
+class ScriptedExecutor:
+    """Stands in for the execution engine: does what the test says for each fold."""
+
+    def __init__(self, script):
+        self.script = script
+        self.ran = []
+
+    def run(self, request, *, on_trained):
+        self.ran.append((request.fold_id, request.attempt, request.delivery))
+        return self.script(request, on_trained)
+
+    def split(self, request):
+        return self.script(request, None)
+
+
+class System:
+    """One runner over a log in memory."""
+
+    def __init__(self, tmp_path, script, *, slots=1):
+        self.log = MemoryLog(CATALOGUE)
+        self.executor = ScriptedExecutor(script)
+        self.state = QueueState()
+        self.queue = MemoryWorkQueue(
+            self.log, [(name, QUEUES[name]) for name in ("H", "data", "L")], catalogue=CATALOGUE, state=self.state
+        )
+        worker = Worker(
+            executor=self.executor,
+            blobs=LocalBlobs(tmp_path),
+            publisher=Publisher(self.log, catalogue=CATALOGUE, source="test"),
+            identity=Self("runner-1", Sandbox(level=1)),
+        )
+        self.holdings = Holdings()
+        self.service = Service(
+            queue=self.queue,
+            worker=worker,
+            catalogue=CATALOGUE,
+            holdings=self.holdings,
+            slot_count=slots,
+            grace_seconds=5,
+        )
+
+    def append(self, event):
+        self.log.append(envelope.encode(event, catalogue=CATALOGUE, context=CONTEXT))
+
+    def events(self, topic=FOLD_EVENTS):
+        ends = self.log.end_offsets([CATALOGUE.full_name(topic)])
+        records = [record for batch in self.log.read(dict.fromkeys(ends, 0), until_end=True) for record in batch]
+        return [envelope.decode(record.value, record.headers) for record in records]
+
+    def run_until(self, condition):
+        thread = threading.Thread(target=self.service.run)
+        thread.start()
+        deadline = time.monotonic() + 20
+        while not condition() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.service.stop()
+        thread.join(20)
+        assert condition()
+
+
+def succeed(_request, on_trained):
+    """Do what a good submission does."""
+    on_trained(Trained(predictions=ONES, metrics=Metrics(train_time=1.0)))
+    return Tested(full_train=ONES, test=ONES, metrics=Metrics(train_time=1.0, test_time=2.0), log="hello")
+
+
+def kinds(system):
+    """Return the names of the fold events in the log."""
+    return [type(event).__name__ for event in system.events()]
+
+
+def test_a_fold_is_started_trained_and_tested(tmp_path):
+    """One good fold leaves three events, each naming the runner, and holds nothing at the end."""
+    system = System(tmp_path, succeed)
+    system.append(fold_requested())
+    system.run_until(lambda: "FoldTested" in kinds(system))
+    assert kinds(system) == ["FoldStarted", "FoldTrained", "FoldTested"]
+    result = system.events()[-1]
+    assert (result.runner_id, result.log, result.metrics.test_time) == ("runner-1", "hello", 2.0)
+    assert system.holdings.folds() == ()
+    assert system.queue.take() is None
+
+
+def test_a_failed_fold_ends_and_the_next_runs(tmp_path):
+    """A submission's failure is a FoldFailed with stage, cause and fault, and costs the next fold nothing."""
+
+    def script(request, on_trained):
+        if request.fold_id == 11:
+            return Failed(
+                stage=Stage.TRAIN,
+                cause=Cause.USER_ERROR,
+                fault=Fault.USER,
+                message="\nValueError() - ERROR(train)\n",
+                log="",
+                metrics=Metrics(),
+                full_train=None,
+            )
+        return succeed(request, on_trained)
+
+    system = System(tmp_path, script)
+    system.append(fold_requested(fold_id=11))
+    system.append(fold_requested(fold_id=12))
+    system.run_until(lambda: "FoldTested" in kinds(system))
+    failure = next(event for event in system.events() if isinstance(event, events.FoldFailed))
+    assert (failure.fold_id, failure.stage, failure.cause, failure.fault) == (11, "train", "user_error", "user")
+
+
+@pytest.mark.parametrize("error", [Retryable("zygote died"), RuntimeError("a defect")])
+def test_a_platform_fault_gives_the_fold_back(tmp_path, error):
+    """Without a result the heartbeat stops naming the fold, so that the reaper requests it again."""
+
+    def script(request, on_trained):
+        if request.delivery == 1:
+            raise error
+        return succeed(request, on_trained)
+
+    system = System(tmp_path, script)
+    system.append(fold_requested())
+    system.append(fold_requested(delivery=2))
+    system.run_until(lambda: "FoldTested" in kinds(system))
+    assert [event.delivery for event in system.events()] == [1, 2, 2, 2]
+    assert system.holdings.folds() == ()
+
+
+def test_high_goes_before_low(tmp_path):
+    """With both waiting and one slot, the high fold runs first."""
+    system = System(tmp_path, succeed)
+    system.append(fold_requested(fold_id=11, priority=Priority.LOW))
+    system.append(fold_requested(fold_id=12, priority=Priority.HIGH))
+    system.run_until(lambda: kinds(system).count("FoldTested") == 2)
+    assert [fold_id for fold_id, *_ in system.executor.ran] == [12, 11]
+
+
+def test_no_more_folds_run_than_there_are_slots(tmp_path):
+    """Two slots run two folds at once and never three."""
+    running, most = set(), []
+    lock = threading.Lock()
+
+    def script(request, on_trained):
+        with lock:
+            running.add(request.fold_id)
+            most.append(len(running))
+        time.sleep(0.05)
+        with lock:
+            running.discard(request.fold_id)
+        return succeed(request, on_trained)
+
+    system = System(tmp_path, script, slots=2)
+    for fold_id in range(1, 9):
+        system.append(fold_requested(fold_id=fold_id))
+    system.run_until(lambda: kinds(system).count("FoldTested") == 8)
+    assert max(most) == 2
+
+
+def test_a_record_nobody_can_run_becomes_a_dead_letter(tmp_path):
+    """Garbage in a queue is kept with its reason, and the fold behind it runs."""
+    system = System(tmp_path, succeed)
+    system.log.append(Record("t.fold-requests.low", b"11", b"{}", (("ce_type", b"datarun.FoldRequested.v1"),)))
+    system.append(fold_requested().model_copy(update={"fold_id": 12}))
+    system.run_until(lambda: "FoldTested" in kinds(system))
+    ends = system.log.end_offsets([CATALOGUE.full_name(DEAD_LETTERS)])
+    (letter,) = [record for batch in system.log.read(dict.fromkeys(ends, 0), until_end=True) for record in batch]
+    assert envelope.header(letter.headers, "datarun-reason") == "schema"
+    assert envelope.header(letter.headers, "datarun-position") == "t.fold-requests.low:0:0"
+
+
+def test_a_split_is_accepted_with_its_result(tmp_path):
+    """A split's record stays locked until DataSplit is in the log."""
+    split = events.Split(kind="standard", task_id="s")
+    request = events.SplitRequested(
+        raw_data_id=1,
+        attempt=1,
+        task_id="s",
+        kind="standard",
+        held_out_test=0.3,
+        random_state=42,
+        dataset=fold_requested().dataset,
+        requested_by="u",
+    )
+    system = System(tmp_path, lambda *_: split)
+    system.append(request)
+    system.run_until(lambda: system.events(DATA_EVENTS) != [])
+    (event,) = system.events(DATA_EVENTS)
+    assert (type(event).__name__, event.split, event.runner_id) == ("DataSplit", split, "runner-1")
+    assert system.queue.take() is None
+
+
+def test_stopping_lets_the_running_fold_finish(tmp_path):
+    """A fold that ends within the grace has its result in the log when the runner is gone."""
+    begun = threading.Event()
+
+    def script(request, on_trained):
+        begun.set()
+        time.sleep(0.3)
+        return succeed(request, on_trained)
+
+    system = System(tmp_path, script)
+    system.append(fold_requested())
+    system.run_until(begun.is_set)
+    assert kinds(system)[-1] == "FoldTested"
+
+
+def test_queues_are_named_as_in_list_runners():
+    """The option takes the original's names in any order and refuses others."""
+    assert parse_queues("L,H,data") == ("H", "data", "L")
+    assert parse_queues("L") == ("L",)
+    for wrong in ("", "X", "H,celery"):
+        with pytest.raises(DatarunError, match="H,L,data"):
+            parse_queues(wrong)
