@@ -15,9 +15,13 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
 """Lower-case hexadecimal sha256 of the bytes."""
 Id = Annotated[int, Field(strict=True, ge=1, le=2_147_483_647)]
 """A positive 32-bit integer; folds and submissions are numbered by the client, datasets by us."""
-Seconds = Annotated[float, Field(ge=0)]
-Mebibytes = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(strict=True, ge=0)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Mebibytes = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=0, le=9_223_372_036_854_775_807)]
+Dimension = Annotated[int, Field(strict=True, ge=0, le=2_147_483_647)]
+"""One number of an array's shape."""
+Delivery = Annotated[int, Field(strict=True, ge=1, le=32_767)]
+"""How often the platform has handed out an attempt; it gives up long before the bound."""
 Ordinal = Annotated[int, Field(strict=True, ge=1, le=2_147_483_647)]
 Text = Annotated[str, StringConstraints(max_length=200)]
 Log = Annotated[str, StringConstraints(max_length=400_000)]
@@ -222,7 +226,7 @@ class FoldRequested(FoldEvent):
     """A fold of a submission was accepted; it is all that a runner needs."""
 
     identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt", "delivery")
-    delivery: Ordinal = 1
+    delivery: Delivery = 1
     submission_id: Id
     submission_version: Ordinal = 1
     priority: Priority
@@ -238,7 +242,7 @@ class RunEvent(FoldEvent):
     """Something that happened in one delivery of an attempt to a runner."""
 
     identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt", "delivery")
-    delivery: Ordinal
+    delivery: Delivery
     submission_id: Id
     raw_data_id: Id
     runner_id: Text
@@ -255,7 +259,7 @@ class FoldTrained(RunEvent):
 
     metrics: Metrics
     full_train_predictions: Blob
-    predictions_shape: tuple[Count, ...]
+    predictions_shape: tuple[Dimension, ...]
     sandbox: Sandbox
 
 
@@ -264,9 +268,9 @@ class FoldTested(RunEvent):
 
     metrics: Metrics
     full_train_predictions: Blob
-    full_train_shape: tuple[Count, ...]
+    full_train_shape: tuple[Dimension, ...]
     test_predictions: Blob
-    test_shape: tuple[Count, ...]
+    test_shape: tuple[Dimension, ...]
     log: Log = ""
     sandbox: Sandbox
 
@@ -281,7 +285,7 @@ class FoldFailed(RunEvent):
     log: Log = ""
     metrics: Metrics = Metrics()
     full_train_predictions: Blob | None = None
-    full_train_shape: tuple[Count, ...] | None = None
+    full_train_shape: tuple[Dimension, ...] | None = None
     sandbox: Sandbox | None = None
 
 
@@ -302,7 +306,7 @@ class RunningFold(Fact):
 
     fold_id: Id
     attempt: Ordinal
-    delivery: Ordinal
+    delivery: Delivery
 
 
 class RunnerHeartbeat(Event):

@@ -28,7 +28,9 @@ def test_an_event_comes_back_from_its_record():
     assert envelope.header(record.headers, "ce_correlationid") == "c1"
 
 
-@pytest.mark.parametrize(("priority", "topic"), [(Priority.HIGH, "t.fold-requests.high"), (Priority.LOW, "t.fold-requests.low")])
+@pytest.mark.parametrize(
+    ("priority", "topic"), [(Priority.HIGH, "t.fold-requests.high"), (Priority.LOW, "t.fold-requests.low")]
+)
 def test_a_fold_waits_in_the_queue_of_its_priority(priority, topic):
     """FoldRequested goes alone in its batch to the topic of its priority."""
     record = envelope.encode(fold_requested(priority=priority), catalogue=CATALOGUE, context=CONTEXT)
@@ -69,7 +71,10 @@ def test_an_unknown_field_is_refused_with_its_pointer():
         envelope.decode(value, LOST_TYPE)
 
 
-@given(value=st.binary(max_size=200), wire_type=st.sampled_from([cls.type_name() for cls in EVENT_TYPES]) | st.text(max_size=30))
+@given(
+    value=st.binary(max_size=200),
+    wire_type=st.sampled_from([cls.type_name() for cls in EVENT_TYPES]) | st.text(max_size=30),
+)
 def test_any_bytes_are_decoded_or_rejected(value, wire_type):
     """No bytes raise anything but a Rejected."""
     try:
@@ -106,7 +111,9 @@ def fold_requested(*, fold_id=11, attempt=1, delivery=1, priority=Priority.LOW):
         delivery=delivery,
         submission_id=7,
         priority=priority,
-        dataset=events.Dataset(raw_data_id=1, name="iris", target_column="species", workflow_elements="classifier", files=()),
+        dataset=events.Dataset(
+            raw_data_id=1, name="iris", target_column="species", workflow_elements="classifier", files=()
+        ),
         files=(events.NamedBlob(name="classifier.py", blob=blob),),
         train_is=blob,
         test_is=blob,

@@ -18,7 +18,11 @@ def kept(runs):
 
 def test_the_first_terminal_of_an_attempt_wins():
     """A late failure of a lost delivery changes nothing after the fold was tested."""
-    assert kept([(1, 1, Rank.STARTED), (1, 2, Rank.TESTED), (1, 1, Rank.ERROR), (1, 3, Rank.TESTED)]) == (1, 2, Rank.TESTED)
+    assert kept([(1, 1, Rank.STARTED), (1, 2, Rank.TESTED), (1, 1, Rank.ERROR), (1, 3, Rank.TESTED)]) == (
+        1,
+        2,
+        Rank.TESTED,
+    )
 
 
 def test_a_new_attempt_takes_the_place_of_a_terminal_one():

@@ -8,14 +8,13 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.runner.execution.capture import Capture, drain, log_pipe, read_some
 from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.wire import Garbled, Message
-from services.runner.execution.outcomes import ExecutionUnavailable, Limits
+from services.runner.execution.outcomes import ExecutionUnavailable
 
 _CPU_CLOCK = 2
 _CHILD_TICKS = slice(13, 15)

@@ -33,7 +33,7 @@ class Conversation:
             return
 
     def answer(self, stage: Stage, *expected: str, descriptors: int | None = 0) -> tuple[Message, list[int]]:
-        """Return an expected message with its descriptors, None for any number; raises FoldFailure for anything else."""
+        """Return an expected message with its descriptors (None: any number); raises FoldFailure for anything else."""
         message, received = self._receive(stage)
         event = message.get("event")
         if event in expected and descriptors in (None, len(received)):

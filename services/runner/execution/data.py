@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import threading
 from collections.abc import Sequence
@@ -51,7 +52,8 @@ def fold_data(answer: Message, descriptors: Sequence[int]) -> FoldData:
     if not all(type(count) is int and count >= 0 for count in counts):
         raise Garbled("an answer does not count its rows")
     parcels = [Parcel(header, descriptor) for header, descriptor in zip(headers, descriptors, strict=True)]
-    return FoldData(*parcels, *counts)  # type: ignore[arg-type]
+    rows, full_train, test = parcels
+    return FoldData(rows, full_train, test, train_rows=answer["train_rows"], test_rows=answer["test_rows"])
 
 
 def get(blobs: BlobStore, blob: Blob) -> bytes:
@@ -68,14 +70,14 @@ class LoaderProcess:
     def __init__(self, blobs: BlobStore) -> None:
         self._blobs = blobs
         self._lock = threading.Lock()
-        self._running: tuple[subprocess.Popen[bytes], wire.socket.socket] | None = None
+        self._running: tuple[subprocess.Popen[bytes], socket.socket] | None = None
 
     def start(self) -> None:
         """Start the process unless it runs."""
         with self._lock:
             self._start()
 
-    def _start(self) -> wire.socket.socket:
+    def _start(self) -> socket.socket:
         if self._running is None or self._running[0].poll() is not None:
             self._stop()
             self._running = programs.start("loader", str(CAPACITY_BYTES))

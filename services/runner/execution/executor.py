@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from datarun.blobs import BlobStore
 from datarun.errors import FoldFailure
-from datarun.events import Dataset, FoldRequested, NamedBlob, Sandbox, Split, SplitRequested
-from services.runner.execution import jobs, messages
+from datarun.events import FoldRequested, NamedBlob, Sandbox, Split, SplitRequested
+from services.runner.execution import datasets, jobs
 from services.runner.execution.box import Box
 from services.runner.execution.bundles import Bundle, Bundles
 from services.runner.execution.conversation import Conversation
 from services.runner.execution.data import FoldData, LoaderProcess, get
 from services.runner.execution.isolated import wire
+from services.runner.execution.isolated.wire import Message
 from services.runner.execution.nursery import Nursery
 from services.runner.execution.outcomes import Failed, Limits, Tested, Trained
 from services.runner.execution.scrubbing import Scrubber
 from services.runner.execution.stages import Stages, failed
 
-SPECIFIC = "specific.py"
+T = TypeVar("T")
 
 
 class Executor:
-    """Runs folds and splits; every method but start and close may be called from several threads at once."""
+    """Runs folds and splits; run, split and cancel may be called from several threads at once."""
 
     def __init__(self, *, blobs: BlobStore, limits: Limits, slots: int, work_folder: Path) -> None:
         self._limits = limits
@@ -49,21 +52,125 @@ class Executor:
     def run(self, request: FoldRequested, *, on_trained: Callable[[Trained], None]) -> Tested | Failed:
         """Run a fold within the hard limit; raises Retryable for a fault of the platform.
 
-        `on_trained` is called once, in another thread, while the test part is being predicted.
+        `on_trained` is called at most once, in another thread, while the test part is being predicted; what it
+        raises, this raises.
         """
         deadline = time.monotonic() + self._limits.hard_seconds
+
+        def announce(trained: Trained) -> Future[None]:
+            return self._announcers.submit(on_trained, trained)
+
         try:
-            with self._data_of(request, deadline) as data, self._code_of(request) as (job, descriptors):
-                return self._run(request, data, job, descriptors)
+            data = self._data_of(request, deadline)
+            if isinstance(data, Failed):
+                return data
+            with ExitStack() as stack:
+                stack.callback(data.close)
+                job, descriptors = self._job_of(request, data)
+                stack.callback(wire.close, descriptors)
+                box = stack.enter_context(self._child(request.fold_id))
+                scrub = Scrubber(box.folder, job["module_path"])
+                stages = Stages(box, limits=self._limits, deadline=deadline, scrub=scrub)
+                return stages.run(job, descriptors, data, announce=announce)
         except FoldFailure as failure:
             return failed(failure)
 
     def split(self, request: SplitRequested) -> Split | Failed:
-        """Split a dataset; raises Retryable for a fault of the platform."""
+        """Split a dataset within the hard limit; raises Retryable for a fault of the platform."""
+        limit_mib = self._limits.disk_mib
+        deadline = time.monotonic() + self._limits.hard_seconds
+
+        def standard(child: Conversation, table: Bundle) -> Split:
+            return jobs.split(child, table, request, blobs=self._blobs, limit_mib=limit_mib)
+
+        def custom(child: Conversation, files: Bundle) -> Split:
+            module = datasets.module_of(request.dataset)
+            prepared = jobs.prepare(child, files, module, blobs=self._blobs, limit_mib=limit_mib)
+            return Split(kind="custom", task_id=request.task_id, prepared=prepared)
+
+        try:
+            if request.kind == "custom":
+                return self._converse(custom, request.dataset.files, deadline=deadline)
+            return self._converse(standard, [datasets.table_of(request.dataset)], deadline=deadline)
+        except FoldFailure as failure:
+            return failed(failure)
 
     def cancel(self, fold_id: int) -> None:
-        """Kill the fold if it runs; its run() then returns a failure with cause `cancelled`."""
+        """Kill the fold if it runs; its run then returns a failure with cause `cancelled`."""
         with self._lock:
             box = self._running.get(fold_id)
         if box is not None:
             box.cancel()
+
+    def close(self) -> None:
+        """End every process, running folds included."""
+        self._nursery.close()
+        self._loader.close()
+        self._announcers.shutdown(wait=False, cancel_futures=True)
+        self._bundles.close()
+
+    def _data_of(self, request: FoldRequested, deadline: float) -> FoldData | Failed:
+        dataset, split = request.dataset, datasets.split_of(request.dataset)
+        if split.kind == "standard":
+            return self._loader.slice(dataset, split, request.train_is)
+        with ExitStack() as stack:
+            indices = wire.sealed([get(self._blobs, request.train_is)])
+            stack.callback(wire.close, [indices])
+
+            def cut(child: Conversation, files: Bundle) -> FoldData:
+                return jobs.cut(child, files, datasets.module_of(dataset), indices)
+
+            return self._converse(cut, datasets.files_of(dataset, split), deadline=deadline, fold_id=request.fold_id)
+
+    def _job_of(self, request: FoldRequested, data: FoldData) -> tuple[Message, list[int]]:
+        """Return the job of a fold's child and what goes with it: its code, its rows, the dataset's own code."""
+        code = self._bundles.get(request.files)
+        job: Message = {
+            "job": "fold",
+            "module_path": f"submission.sub_{request.submission_id}",
+            "workflow_elements": request.dataset.workflow_elements,
+            "files": code.files,
+            "headers": data.rows.headers,
+        }
+        descriptors = [code.descriptor, os.dup(data.rows.descriptor)]
+        if datasets.split_of(request.dataset).kind == "custom":
+            own = self._bundles.get(datasets.code_of(request.dataset))
+            job |= {"specific": datasets.module_of(request.dataset), "specific_files": own.files}
+            descriptors.append(own.descriptor)
+        return job, descriptors
+
+    def _converse(
+        self,
+        talk: Callable[[Conversation, Bundle], T],
+        files: Sequence[NamedBlob],
+        *,
+        deadline: float,
+        fold_id: int | None = None,
+    ) -> T | Failed:
+        """Return what comes of talking about some files with a child of its own."""
+        bundle = self._bundles.get(files)
+        try:
+            with self._child(fold_id) as box:
+                try:
+                    return talk(Conversation(box, limits=self._limits, deadline=deadline), bundle)
+                except FoldFailure as failure:
+                    box.drain_log()
+                    scrub = Scrubber(box.folder)
+                    return failed(failure, log=scrub(box.capture.text()), scrub=scrub)
+        finally:
+            wire.close([bundle.descriptor])
+
+    @contextmanager
+    def _child(self, fold_id: int | None) -> Iterator[Box]:
+        box = self._nursery.take()
+        if fold_id is not None:
+            with self._lock:
+                self._running[fold_id] = box
+        self._nursery.replenish()
+        try:
+            yield box
+        finally:
+            if fold_id is not None:
+                with self._lock:
+                    self._running.pop(fold_id, None)
+            box.close()

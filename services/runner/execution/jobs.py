@@ -21,9 +21,9 @@ MAX_FILES = 1000
 PARCELS, PARTS = 3, 2
 
 
-def cut(child: Conversation, bundle: Bundle, indices: int) -> FoldData:
+def cut(child: Conversation, bundle: Bundle, module: str, indices: int) -> FoldData:
     """Have a dataset's own code cut a fold's data."""
-    child.send({"job": "slice", "files": bundle.files}, [bundle.descriptor, indices])
+    child.send({"job": "slice", "module": module, "files": bundle.files}, [bundle.descriptor, indices])
     answer, descriptors = child.answer(Stage.SPLIT, "sliced", descriptors=PARCELS)
     try:
         for descriptor in descriptors:
@@ -34,9 +34,11 @@ def cut(child: Conversation, bundle: Bundle, indices: int) -> FoldData:
         raise messages.protocol_error(Stage.SPLIT, str(error)) from error
 
 
-def prepare(child: Conversation, bundle: Bundle, *, blobs: BlobStore, limit_mib: int) -> tuple[NamedBlob, ...]:
+def prepare(
+    child: Conversation, bundle: Bundle, module: str, *, blobs: BlobStore, limit_mib: int
+) -> tuple[NamedBlob, ...]:
     """Have a dataset's own code prepare its files, and store each as it arrives."""
-    child.send({"job": "prepare", "files": bundle.files}, [bundle.descriptor])
+    child.send({"job": "prepare", "module": module, "files": bundle.files}, [bundle.descriptor])
     prepared: dict[str, NamedBlob] = {}
     left = limit_mib * MIB
     while (file := _next_file(child)) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from datarun.errors import Retryable
 from datarun.events import Cause, Fault, Metrics, Stage
@@ -56,7 +56,7 @@ class Failed:
     fault: Fault
     message: str
     log: str = ""
-    metrics: Metrics = Metrics()
+    metrics: Metrics = field(default_factory=Metrics)
     full_train: Predictions | None = None
 
 

@@ -27,10 +27,11 @@ def take(stage: Stage, message: Message, descriptor: int, *, limit_mib: int) -> 
         text = f"predictions of {size // MIB} MiB exceed the limit of {limit_mib} MiB"
         raise messages.failure(stage, Cause.OUTPUT_SHAPE, Fault.LIMIT, text)
     try:
-        if sealed_size(descriptor) != size:
-            raise Garbled("the predictions have another size than their header says")
+        sent = sealed_size(descriptor)
     except Garbled as error:
         raise messages.protocol_error(stage, str(error)) from error
+    if sent != size:
+        raise messages.protocol_error(stage, "the predictions have another size than their header says")
     return Predictions(os.pread(descriptor, size, 0), shape)
 
 

@@ -15,7 +15,7 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
-    "LOKY_MAX_CPU_COUNT": "1",
+    "JOBLIB_MULTIPROCESSING": "0",
     "PYTHONHASHSEED": "0",
     "PYTHONUTF8": "1",
     "LANG": "C.UTF-8",
@@ -30,7 +30,7 @@ def start(module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], socket
     argv = [sys.executable, "-P", "-s", "-u", "-c", _BOOT.format(module=module), str(FOLDER), *arguments]
     try:
         process = subprocess.Popen(
-            argv, stdin=theirs, stdout=subprocess.DEVNULL, env=_ENVIRONMENT, cwd="/", start_new_session=True
+            argv, stdin=theirs.fileno(), stdout=subprocess.DEVNULL, env=_ENVIRONMENT, cwd="/", start_new_session=True
         )
     except BaseException:
         ours.close()

@@ -1,4 +1,4 @@
-"""The folders that children run in: numbered, each empty at the start and gone at the end, with its own user as root."""
+"""The folders that children run in: numbered, empty at first, gone at the end, each of its own user as root."""
 
 from __future__ import annotations
 

@@ -19,8 +19,6 @@ from .rows import check_positions, read_positions
 from .wire import Message, close, send
 from .workflow import rows_of
 
-MODULE = "specific"
-
 
 def prepare(sock: socket.socket, box: Path, job: Message, descriptors: Sequence[int]) -> None:
     """Run prepare_data in a folder that holds the raw files, then send every file that is there."""
@@ -56,4 +54,4 @@ def _load(box: Path, job: Message, descriptors: Sequence[int]) -> tuple[Path, An
     write_files(folder, job["files"], descriptors[0])
     close(descriptors)
     sys.path.insert(0, str(folder))
-    return folder, import_module(MODULE)
+    return folder, import_module(job["module"])

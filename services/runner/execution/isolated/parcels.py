@@ -44,13 +44,13 @@ def _encode(value: Any) -> tuple[Message, bytes | memoryview]:
     transposed = value.flags.f_contiguous and not value.flags.c_contiguous
     flat = np.ascontiguousarray(value.T if transposed else value)
     header = {"size": flat.nbytes, "dtype": flat.dtype.str, "shape": flat.shape, "transposed": transposed}
-    return header, memoryview(flat.reshape(-1).view(np.uint8))
+    return header, flat.reshape(-1).view(np.uint8).data
 
 
 def _decode(header: Message, descriptor: int, offset: int) -> Any:
     if "dtype" not in header:
         return pickle.loads(read(descriptor, header["size"], offset))  # noqa: S301 - see the module's docstring
     flat = np.empty(math.prod(header["shape"]), dtype=np.dtype(header["dtype"]))
-    read_into(descriptor, memoryview(flat.view(np.uint8)), offset)
+    read_into(descriptor, flat.view(np.uint8).data, offset)
     value = flat.reshape(header["shape"])
     return value.T if header["transposed"] else value

@@ -18,12 +18,9 @@ _DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 def describe(error: BaseException, folder: Path) -> Message:
     """Return the message about an exception; nothing its class overrides can break it."""
-    return {
-        "event": "raised",
-        "kind": _kind_of(error),
-        "text": str(error)[:MAX_TEXT] if isinstance(error, NotNumbers) else safe_repr(error),
-        "traceback": _traceback_of(error, folder),
-    }
+    trace = _traceback_of(error, folder)  # first: a repr that raises the exception again would lengthen it
+    text = str(error)[:MAX_TEXT] if isinstance(error, NotNumbers) else safe_repr(error)
+    return {"event": "raised", "kind": _kind_of(error), "text": text, "traceback": trace}
 
 
 def safe_repr(error: BaseException) -> str:

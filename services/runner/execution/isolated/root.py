@@ -15,13 +15,11 @@ BOXES = "/box"
 BOX_COUNT = 256
 _SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-_NAMESPACES = (
-    kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
-)
+_NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 
 
 def leave_namespaces(*, as_user: bool) -> None:
-    """Enter new mount, process, network, IPC and host-name namespaces; with `as_user` a user namespace for the right to."""
+    """Enter new mount, process, network, IPC and host-name namespaces, and a user namespace that allows it."""
     uid, gid = os.getuid(), os.getgid()
     kernel.unshare(_NAMESPACES | (kernel.CLONE_NEWUSER if as_user else 0))
     if as_user:
@@ -31,7 +29,7 @@ def leave_namespaces(*, as_user: bool) -> None:
 
 
 def build_root(folder: Path, readable: Iterable[str]) -> None:
-    """Make and enter a root with only the readable folders, the system's libraries, /proc of this namespace and boxes."""
+    """Make and enter a root with the readable folders, the system's libraries, an own /proc and boxes, no more."""
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("none", str(folder), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
     for path in (*_SYSTEM, *_DEVICES, *sorted(readable)):

@@ -6,7 +6,6 @@ import io
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
 
 import pandas as pd
 from sklearn.model_selection import train_test_split
@@ -29,4 +28,4 @@ def split(sock: socket.socket, box: Path, job: Message, descriptors: Sequence[in
 def _csv(frame: pd.DataFrame) -> bytes:
     text = io.StringIO()
     frame.to_csv(text, index=False)
-    return cast("str", text.getvalue()).encode()
+    return text.getvalue().encode()

@@ -18,7 +18,6 @@ from .process import flush_output
 from .wire import Message, close, receive, sealed, send
 
 STAGES = 2
-SPECIFIC = "specific"
 Predict = Callable[[Any, int], Any]
 """(X, number of rows to predict) -> predictions."""
 
@@ -46,7 +45,7 @@ def _train_standard(job: Message, X: Any, y: Any) -> Predict:
 
 
 def _train_custom(job: Message, X: Any, y: Any) -> Predict:
-    specific = import_module(SPECIFIC)
+    specific = import_module(job["specific"])
     model = specific.train_submission(job["module_path"], X, y, np.arange(len(y)))
     return lambda X_all, rows: specific.test_submission(model, X_all, range(rows))
 
@@ -59,7 +58,7 @@ def _predict(sock: socket.socket, predict: Predict) -> None:
     (X,) = unpack(message["headers"], descriptors[0])
     close(descriptors)
     predictions = workflow.as_numbers(predict(X, message["rows"]))
-    content = sealed([memoryview(predictions.reshape(-1)).cast("B")] if predictions.size else [])
+    content = sealed([predictions.reshape(-1).view(np.uint8).data] if predictions.size else [])
     flush_output()
     send(sock, {"event": "predicted", "dtype": predictions.dtype.str, "shape": predictions.shape}, [content])
     close([content])

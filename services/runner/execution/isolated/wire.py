@@ -1,4 +1,4 @@
-"""Messages between the runner and its processes: one JSON object per datagram, bulk data beside it in sealed memory files.
+"""Messages between the runner and its processes: a JSON object per datagram, bulk data in sealed memory files.
 
 Nothing read here is trusted: a message that is not a small JSON object raises Garbled.
 """
@@ -49,15 +49,15 @@ def receive(source: socket.socket) -> tuple[Message, list[int]] | None:
     if not content and not descriptors:
         return None
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
-            raise Garbled("a message is too large")
-        return _decoded(content), list(descriptors)
+        return _decoded(content, flags), list(descriptors)
     except Garbled:
         close(descriptors)
         raise
 
 
-def _decoded(content: bytes) -> Message:
+def _decoded(content: bytes, flags: int) -> Message:
+    if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        raise Garbled("a message is too large")
     try:
         message = json.loads(content)
     except (ValueError, RecursionError) as error:

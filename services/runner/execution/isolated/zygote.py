@@ -120,8 +120,8 @@ def _become_child(limits: Message, *, box: Path, uid: int | None, descriptors: t
         os.dup2(kept[0], _JOB)
         os.closerange(_JOB + 1, os.sysconf("SC_OPEN_MAX"))
         confine(limits, uid=uid)
-        from .child import live  # noqa: PLC0415
-
         live(socket.socket(fileno=_JOB), box)
+    except BaseException as error:  # noqa: BLE001 - nothing may run here unconfined; the runner reads why
+        os.write(_LOG, repr(error).encode())
     finally:
         os._exit(REFUSED)

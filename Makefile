@@ -1,0 +1,42 @@
+# Every target sets up first; the second time that takes no time.
+SHELL := /bin/bash
+BIN := .venv/bin
+STAMP := .venv/.set-up
+PYTHON ?= python3
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo up test lint fmt bench lock
+
+help: ## Say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Install everything into .venv
+
+$(STAMP): requirements.lock tools/bootstrap.lock tools/setup.sh tools/registry.sh pyproject.toml
+	@PYTHON="$(PYTHON)" tools/setup.sh
+	@touch $@
+
+demo: setup ## Train one submission on four folds, on a real Kafka and a real Postgres
+	@$(BIN)/datarun demo
+
+up: setup ## Run the whole stack here until Ctrl-C
+	@exec $(BIN)/datarun up
+
+test: setup ## Run every test
+	@$(BIN)/python -m pytest
+
+lint: setup ## Check style, types and the direction of imports
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+fmt: setup ## Format the code and fix what can be fixed
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup ## Measure
+	@$(BIN)/python -m benchmarks
+
+lock: setup ## Pin the dependencies anew: make lock UPGRADE=--upgrade
+	@tools/lock.sh $(UPGRADE)

@@ -1,0 +1,25 @@
+"""`datarun gateway`, `projector` and `runner`: one service in the foreground, in place of this process."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+
+MODULES = {
+    "gateway": ("services.ingest", "Serve the HTTP interface."),
+    "projector": ("services.projector", "Turn events into rows."),
+    "runner": ("services.runner", "Train and test folds; start as many as you like."),
+}
+# The service parses its own options, --help included.
+PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def register(app: typer.Typer, name: str) -> None:
+    """Add the command that becomes the service."""
+    module, text = MODULES[name]
+
+    @app.command(name, help=text, context_settings=PASS_THROUGH, add_help_option=False)
+    def run(context: typer.Context) -> None:
+        os.execv(sys.executable, [sys.executable, "-m", module, *context.args])  # noqa: S606 - no shell is wanted

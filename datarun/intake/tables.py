@@ -1,0 +1,128 @@
+"""The tables of the write side: who claimed which name or id first, and the events that are owed to the log."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    DateTime,
+    Index,
+    Integer,
+    MetaData,
+    Sequence,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+SCHEMA = "intake"
+metadata = MetaData(schema=SCHEMA)
+
+
+def _moment(name: str) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=False, server_default=func.now())
+
+
+account = Table(
+    "account",
+    metadata,
+    Column("username", Text, primary_key=True),
+    # argon2id, with its parameters and salt
+    Column("password_hash", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    _moment("created_at"),
+)
+
+dataset_id = Sequence("dataset_id", metadata=metadata, data_type=Integer)
+
+dataset = Table(
+    "dataset",
+    metadata,
+    Column("raw_data_id", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("target_column", Text, nullable=False),
+    Column("workflow_elements", Text, nullable=False),
+    Column("files", JSONB, nullable=False),
+    # Data rows of a standard dataset's CSV; what a specific.py reads is not counted.
+    Column("rows", Integer),
+    Column("uploaded_by", Text, nullable=False),
+    _moment("accepted_at"),
+    # The newest split asked for; 0 is none
+    Column("split_attempt", Integer, nullable=False, server_default="0"),
+    Column("split_request", JSONB),
+    Column("split_task_id", Text),
+    UniqueConstraint("name", name="dataset_name"),
+)
+
+submission = Table(
+    "submission",
+    metadata,
+    Column("submission_id", Integer, primary_key=True, autoincrement=False),
+    Column("raw_data_id", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+    Column("files", JSONB, nullable=False),
+    Column("files_digest", Text, nullable=False),
+    _moment("accepted_at"),
+)
+
+fold = Table(
+    "fold",
+    metadata,
+    Column("fold_id", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, nullable=False),
+    Column("submission_id", Integer, nullable=False),
+    Column("submission_version", Integer, nullable=False),
+    Column("raw_data_id", Integer, nullable=False),
+    Column("priority", Text, nullable=False),
+    Column("train_is", Text, nullable=False),
+    Column("test_is", Text, nullable=False),
+    Column("task_id", Text, nullable=False),
+    Column("request_digest", Text, nullable=False),
+    Column("requested_by", Text, nullable=False),
+    _moment("accepted_at"),
+)
+"""A fold's newest accepted attempt; blobs are named by `sha256:size`."""
+
+Index("fold_dataset", fold.c.raw_data_id)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("ce_id", Uuid, nullable=False),
+    Column("topic", Text, nullable=False),
+    Column("key", Text, nullable=False),
+    Column("value", Text, nullable=False),
+    Column("headers", JSONB, nullable=False),
+    # The dataset whose split this request must carry and which is not known yet
+    Column("waiting_for", Integer),
+    # The gateway that sends it; another one takes over when that one is gone
+    Column("owner", Integer, nullable=False),
+    _moment("accepted_at"),
+    # The log's acknowledgement
+    Column("sent_at", DateTime(timezone=True)),
+    Column("partition", Integer),
+    Column("offset", BigInteger),
+    UniqueConstraint("ce_id", name="outbox_ce_id"),
+)
+
+Index("outbox_unsent", outbox.c.id, postgresql_where=text("sent_at is null"))
+Index("outbox_unsent_key", outbox.c.topic, outbox.c.key, outbox.c.id, postgresql_where=text("sent_at is null"))
+
+fetch_claim = Table(
+    "fetch_claim",
+    metadata,
+    Column("fold_id", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("fetch_id", Uuid, nullable=False),
+    _moment("claimed_at"),
+    # 'infinity' once the last byte was delivered
+    Column("claimed_until", DateTime(timezone=True), nullable=False),
+)
+"""Predictions that a client is fetching, or fetched while the read model does not say so yet."""
+
+Index("fetch_claim_fetch", fetch_claim.c.fetch_id)

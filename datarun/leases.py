@@ -1,0 +1,89 @@
+"""Which runs are lost: pure rules over what heartbeats say, on the caller's own monotonic clock.
+
+A run is lost when its runner has been silent for a lease, or has spoken twice since without naming it. No clock of
+another machine decides anything: silence is a sequence that does not change while the caller watches.
+
+Only folds have leases. A split is accepted by its runner only once its result is in the log, so a split whose
+runner dies is handed out again by its queue when the lock lapses; run twice, the first result wins.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+LEASE_SECONDS = 10.0
+"""How long a runner may be silent; it speaks every two seconds."""
+HEARTBEATS_WITHOUT = 2
+"""So many heartbeats younger than a run must not name it before it counts as dropped; one may have been under way."""
+
+
+LONGEST_LOOK_AWAY_SECONDS = 3.0
+"""Who has not looked for longer may have been cut off from the log just as well as the runners."""
+
+
+class Run(NamedTuple):
+    """One delivery of an attempt that a runner has started."""
+
+    fold_id: int
+    attempt: int
+    delivery: int
+    runner_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """What a runner's newest heartbeat says."""
+
+    sequence: int
+    running: frozenset[tuple[int, int, int]]
+    """(fold_id, attempt, delivery) of everything it holds."""
+
+
+class Leases:
+    """Watches runners; `restart` it whenever heartbeats could have gone unseen."""
+
+    def __init__(self, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._lease_seconds = lease_seconds
+        self._heard: dict[str, tuple[int, float]] = {}
+        self._seen_at: dict[Run, int] = {}
+        self._looked_at = -math.inf
+
+    def restart(self) -> None:
+        """Give every runner a full lease and every run two heartbeats."""
+        self._heard.clear()
+        self._seen_at.clear()
+
+    def lost(self, runs: Iterable[Run], runners: Mapping[str, Runner], *, now: float) -> list[Run]:
+        """Return the runs that are lost at `now` (monotonic seconds), given every runner's newest heartbeat."""
+        if now - self._looked_at > LONGEST_LOOK_AWAY_SECONDS:
+            self.restart()
+        self._looked_at = now
+        present = frozenset(runs)
+        self._listen({run.runner_id for run in present}, runners, now)
+        self._seen_at = {run: self._seen_at.get(run, _sequence(runners.get(run.runner_id))) for run in present}
+        return sorted(run for run in present if self._silent(run, now) or self._dropped(run, runners))
+
+    def _listen(self, runner_ids: Iterable[str], runners: Mapping[str, Runner], now: float) -> None:
+        heard: dict[str, tuple[int, float]] = {}
+        for runner_id in runner_ids:
+            sequence = _sequence(runners.get(runner_id))
+            before = self._heard.get(runner_id)
+            heard[runner_id] = before if before is not None and before[0] == sequence else (sequence, now)
+        self._heard = heard
+
+    def _silent(self, run: Run, now: float) -> bool:
+        _, since = self._heard[run.runner_id]
+        return now - since >= self._lease_seconds
+
+    def _dropped(self, run: Run, runners: Mapping[str, Runner]) -> bool:
+        runner = runners.get(run.runner_id)
+        if runner is None or runner.sequence < self._seen_at[run] + HEARTBEATS_WITHOUT:
+            return False
+        return (run.fold_id, run.attempt, run.delivery) not in runner.running
+
+
+def _sequence(runner: Runner | None) -> int:
+    return -1 if runner is None else runner.sequence

@@ -1,0 +1,1 @@
+"""Every version of the intake schema, oldest first."""

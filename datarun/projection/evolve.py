@@ -1,0 +1,121 @@
+"""Which event each part of a row is made from: registers in memory, pure.
+
+A register keeps the greatest event by a total order, so any interleaving, duplication and batching ends the same.
+The order of a fold's run is `datarun.lifecycle.order`; `statements` says the same orders in SQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any, Generic, NamedTuple, TypeVar, assert_never
+
+from datarun.events import (
+    DataSplit,
+    DataUploaded,
+    FoldFailed,
+    FoldLost,
+    FoldRequested,
+    FoldStarted,
+    FoldTested,
+    FoldTrained,
+    PredictionsFetched,
+    RunnerHeartbeat,
+    SplitFailed,
+    SplitRequested,
+)
+from datarun.lifecycle import RANK_OF, order
+from datarun.log import StoredRecord
+from datarun.projection.text import storable
+
+RunOfFold = FoldStarted | FoldTrained | FoldTested | FoldFailed | FoldLost
+"""What fills a fold's run register."""
+Projected = (
+    RunOfFold
+    | FoldRequested
+    | PredictionsFetched
+    | RunnerHeartbeat
+    | DataUploaded
+    | SplitRequested
+    | DataSplit
+    | SplitFailed
+)
+"""Every event the read model is made from."""
+
+E = TypeVar("E")
+
+
+class Kept(NamedTuple, Generic[E]):
+    """The event a register holds, where it stands in the register's order, and the record it came in."""
+
+    order: tuple[Any, ...]
+    event: E
+    record: StoredRecord
+
+
+@dataclass(slots=True)
+class Registers:
+    """What some stretch of the log says: at most one event a register, whatever its length."""
+
+    requests: dict[int, Kept[FoldRequested]] = field(default_factory=dict)
+    runs: dict[int, Kept[RunOfFold]] = field(default_factory=dict)
+    fetches: dict[int, Kept[PredictionsFetched]] = field(default_factory=dict)
+    submissions: dict[int, Kept[FoldRequested]] = field(default_factory=dict)
+    uploads: dict[int, Kept[DataUploaded]] = field(default_factory=dict)
+    split_requests: dict[int, Kept[SplitRequested]] = field(default_factory=dict)
+    split_results: dict[int, Kept[DataSplit | SplitFailed]] = field(default_factory=dict)
+    heartbeats: dict[str, Kept[RunnerHeartbeat]] = field(default_factory=dict)
+
+
+def evolve(into: Registers, event: Projected, record: StoredRecord) -> None:
+    """Take an event into the registers it may fill."""
+    match event:
+        case FoldStarted() | FoldTrained() | FoldTested() | FoldFailed() | FoldLost():
+            run = (event.attempt, event.delivery, RANK_OF[type(event)])
+            _keep(into.runs, event.fold_id, Kept(order(run), event, record))
+        case FoldRequested():
+            _request(into, event, record)
+        case PredictionsFetched():
+            _keep(into.fetches, event.fold_id, Kept((event.attempt,), event, record))
+        case RunnerHeartbeat():
+            _keep(into.heartbeats, storable(event.runner_id), Kept((event.sequence,), event, record))
+        case DataUploaded() | SplitRequested() | DataSplit() | SplitFailed():
+            _dataset(into, event, record)
+        case _:
+            assert_never(event)
+
+
+def _request(into: Registers, event: FoldRequested, record: StoredRecord) -> None:
+    kept: Kept[FoldRequested] = Kept((event.attempt, event.delivery), event, record)
+    rival = into.requests.get(event.fold_id)
+    # A relay may have appended the same request twice: the first in the log is the one to read again.
+    if rival is not None and rival.order == kept.order and record.position < rival.record.position:
+        into.requests[event.fold_id] = kept
+    else:
+        _keep(into.requests, event.fold_id, kept)
+    version = (event.submission_version, event.dataset.raw_data_id)
+    _keep(into.submissions, event.submission_id, Kept(version, event, record))
+
+
+def _dataset(
+    into: Registers, event: DataUploaded | SplitRequested | DataSplit | SplitFailed, record: StoredRecord
+) -> None:
+    match event:
+        case DataUploaded():
+            _keep(into.uploads, event.raw_data_id, Kept((), event, record))
+        case SplitRequested():
+            _keep(into.split_requests, event.raw_data_id, Kept((event.attempt,), event, record))
+        case DataSplit() | SplitFailed():
+            _keep(into.split_results, event.raw_data_id, Kept((event.attempt,), event, record))
+        case _:
+            assert_never(event)
+
+
+K = TypeVar("K", bound=Hashable)
+
+
+def _keep(register: dict[K, Kept[E]], key: K, new: Kept[E]) -> None:
+    kept = register.get(key)
+    # Of equals the first stays: all that is equal lies in one partition, where `first` is a fact.
+    if kept is None or new.order > kept.order:
+        register[key] = new

@@ -1,0 +1,90 @@
+"""Starts a gateway: `python -m services.ingest --dir .datarun --port 8000`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+import uvloop
+from aiohttp import web
+
+from datarun import notify
+from datarun.errors import DatarunError
+from datarun.log.kafka import KafkaLog
+from datarun.settings import DEFAULT_DIR, Settings, load_settings
+from datarun.telemetry import configure_logging
+from services.ingest.app import make_app
+
+LOG_CLOSE_SECONDS = 3.0
+REQUESTS_END_SECONDS = 3.0
+SEND_SECONDS = 300.0
+"""How long librdkafka tries one record by itself; it does so without doubling it."""
+
+log = structlog.get_logger(__name__)
+
+
+async def serve(settings: Settings, event_log: KafkaLog, *, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    # Content encodings are undone where their size is watched.
+    runner = web.AppRunner(
+        make_app(settings, event_log),
+        access_log=None,
+        auto_decompress=False,
+        shutdown_timeout=REQUESTS_END_SECONDS,
+    )
+    await runner.setup()
+    await web.TCPSite(runner, host, port, reuse_address=True).start()
+    url = f"http://{host}:{runner.addresses[0][1]}"
+    log.info("gateway.ready", url=url)
+    notify.ready(url)
+    await stop.wait()
+    log.info("gateway.stopping")
+    await runner.cleanup()
+
+
+def main(  # noqa: PLR0913 - a command's options are its arguments
+    *,
+    directory: Annotated[Path, typer.Option("--dir", help="Folder of a running `datarun up`.")] = DEFAULT_DIR,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = 8000,
+    kafka: Annotated[str | None, typer.Option(help="Kafka's host:port.")] = None,
+    postgres: Annotated[str | None, typer.Option(help="URL of the database.")] = None,
+    blobs: Annotated[str | None, typer.Option(help="URL of the blob store.")] = None,
+    topic_prefix: Annotated[str | None, typer.Option(help="Prefix of the topics' names.")] = None,
+) -> None:
+    """Run a gateway in the foreground."""
+    configure_logging("gateway")
+    try:
+        settings = load_settings(directory, kafka=kafka, postgres_url=postgres, blobs=blobs, topic_prefix=topic_prefix)
+        _ = settings.postgres
+        event_log = KafkaLog(settings.kafka, delivery_timeout_seconds=SEND_SECONDS)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(settings, event_log, host=host, port=port))
+            _close(event_log)
+    except (DatarunError, OSError) as error:
+        typer.echo(f"datarun gateway: {error}", err=True)
+        sys.exit(1)
+
+
+def _close(event_log: KafkaLog) -> None:
+    # What the log does not take now is in the outbox; neither a broker nor a database that is away keeps the process.
+    closing = threading.Thread(target=event_log.close, daemon=True)
+    closing.start()
+    closing.join(LOG_CLOSE_SECONDS)
+    log.info("gateway.stopped")
+    sys.stderr.flush()
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    typer.run(main)

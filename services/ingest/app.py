@@ -1,0 +1,139 @@
+"""The composition root: routes, what goes around every request, what starts and stops with the service."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import secrets
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from psycopg2.extensions import cursor as Cursor
+
+from datarun.blobs import open_blobs
+from datarun.errors import DatabaseUnavailable
+from datarun.log import EventLog
+from datarun.settings import Settings
+from services.ingest import datasets, folds, health, predictions
+from services.ingest.answers import refusal_answer
+from services.ingest.arrays import Arrays
+from services.ingest.auth import Doorkeeper
+from services.ingest.database import Database
+from services.ingest.gateway import ACCOUNT, GATEWAY, Gateway
+from services.ingest.projected import Projected
+from services.ingest.refusals import Refusal, detail, not_found, not_recordable
+from services.ingest.relay import Relay
+
+COMPUTING_THREADS = 4
+HASHING_THREADS = 2
+STOP_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+
+
+def make_app(settings: Settings, event_log: EventLog) -> web.Application:
+    """Return the service; nothing is opened before it starts, and it starts whatever is away."""
+    app = web.Application(middlewares=[answer_refusals, admit])
+    app.cleanup_ctx.append(_parts(settings, event_log))
+    app.add_routes([web.get("/healthz", health.healthz), web.get("/readyz", health.readyz)])
+    for path, methods in LEGACY.items():
+        # The 2016 service redirected a path without its slash, which loses a POST; both are served.
+        for variant in (path, path.removesuffix("/")):
+            app.add_routes([web.route(method, f"/runapp/{variant}", handler) for method, handler in methods.items()])
+    return app
+
+
+LEGACY: dict[str, dict[str, Handler]] = {
+    "rawdata/": {"GET": datasets.list_datasets, "POST": datasets.upload},
+    "rawdata/split/": {"POST": datasets.split},
+    "rawdata/customsplit/": {"POST": datasets.custom_split},
+    "submissionfold/": {"GET": folds.list_folds, "POST": folds.request_fold},
+    "submissionfold/{fold_id:[1-9][0-9]{0,9}}/": {"GET": folds.show_fold},
+    "submissionfold-light/": {"GET": folds.list_light},
+    "testpredictions/list/": {"POST": predictions.fetch_list},
+    "testpredictions/new/": {"POST": predictions.fetch_new},
+}
+"""The routes of the 2016 interface, below /runapp/."""
+
+
+@web.middleware
+async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turn what a handler raises into an answer; whatever the input, none is a 5xx but for what is away."""
+    try:
+        return await handler(request)
+    except Refusal as refusal:
+        return refusal_answer(refusal)
+    except DatabaseUnavailable as error:
+        log.warning("request.not_recordable", path=request.path, reason=str(error))
+        return refusal_answer(not_recordable())
+    except web.HTTPException as error:
+        return refusal_answer(_routing_refusal(request, error))
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        log.error("request.no_space", path=request.path, reason=str(error))  # noqa: TRY400 - said in full
+        return refusal_answer(detail(507, "Not enough storage; nothing was recorded."))
+
+
+def _routing_refusal(request: web.Request, error: web.HTTPException) -> Refusal:
+    match error:
+        case web.HTTPMethodNotAllowed():
+            return detail(405, f'Method "{request.method}" not allowed.', Allow=error.headers["Allow"])
+        case web.HTTPNotFound():
+            return not_found()
+        case _:
+            return detail(error.status, error.reason)
+
+
+@web.middleware
+async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Let only known accounts reach a route that exists."""
+    is_route = request.match_info.http_exception is None
+    if is_route and request.path.startswith("/runapp/"):
+        doorkeeper = request.app[GATEWAY].doorkeeper
+        request[ACCOUNT] = await doorkeeper.admit(request.headers.get("Authorization"))
+    return await handler(request)
+
+
+def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application], AsyncIterator[None]]:
+    async def run(app: web.Application) -> AsyncIterator[None]:
+        database = Database(settings.postgres)
+        computing = ThreadPoolExecutor(COMPUTING_THREADS, thread_name_prefix="compute")
+        hashing = ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash")
+        blobs = open_blobs(settings.blobs)
+        owner = secrets.randbelow(2**31 - 1) + 1
+        relay = Relay(event_log, database, catalogue=settings.catalogue, owner=owner)
+        projected = Projected(settings.postgres, database, owner=owner, on_change=relay.on_projected)
+        gateway = Gateway(
+            catalogue=settings.catalogue,
+            kafka=settings.kafka,
+            database=database,
+            blobs=blobs,
+            arrays=Arrays(blobs),
+            relay=relay,
+            projected=projected,
+            doorkeeper=Doorkeeper(lambda username: database.run(lambda cursor: _account(cursor, username)), hashing),
+            threads=computing,
+            background=set(),
+        )
+        app[GATEWAY] = gateway
+        projected.start()
+        relay.start()
+        yield
+        if gateway.background:
+            await asyncio.wait(gateway.background, timeout=STOP_SECONDS)
+        await relay.stop()
+        await projected.stop()
+        database.close()
+        for threads in (computing, hashing):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    return run
+
+
+def _account(cursor: Cursor, username: str) -> tuple[str, str] | None:
+    cursor.execute("select password_hash, role from intake.account where username = %s", (username,))
+    return cursor.fetchone()

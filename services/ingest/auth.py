@@ -1,0 +1,120 @@
+"""Who is asking: HTTP Basic against argon2 hashes, with the verified credentials remembered for two minutes.
+
+argon2 takes tens of milliseconds of a core by design, and clients send their password with every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import secrets
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from time import monotonic
+
+from datarun import accounts
+from services.ingest.refusals import Refusal, detail
+
+REMEMBERED_SECONDS = 120.0
+REMEMBERED_ACCOUNTS = 1024
+CHALLENGE = 'Basic realm="api"'
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account that proved its password."""
+
+    username: str
+    role: str
+
+
+Lookup = Callable[[str], Awaitable[tuple[str, str] | None]]
+"""Returns the password hash and the role of a user name."""
+
+
+class Doorkeeper:
+    """Knows credentials from strangers; equal credentials that come at once are verified once."""
+
+    def __init__(self, lookup: Lookup, threads: Executor, *, clock: Callable[[], float] = monotonic) -> None:
+        self._lookup = lookup
+        self._threads = threads
+        self._clock = clock
+        # The key lives in this process alone, so what is remembered says nothing about a password elsewhere.
+        self._key = secrets.token_bytes(32)
+        self._verified: OrderedDict[bytes, tuple[Account, float]] = OrderedDict()
+        self._pending: dict[bytes, asyncio.Task[Account | None]] = {}
+
+    async def admit(self, authorization: str | None) -> Account:
+        """Return the account of an Authorization header; raises Refusal."""
+        username, password = parse_basic(authorization)
+        if not (accounts.usable(username) and accounts.usable(password)):
+            raise _wrong()
+        digest = hmac.digest(self._key, f"{len(username)}:{username}:{password}".encode(), hashlib.sha256)
+        account = self._remembered(digest) or await self._verify_once(digest, username, password)
+        if account is None:
+            raise _wrong()
+        return account
+
+    def _remembered(self, digest: bytes) -> Account | None:
+        account, until = self._verified.get(digest, (None, 0.0))
+        return account if until > self._clock() else None
+
+    async def _verify_once(self, digest: bytes, username: str, password: str) -> Account | None:
+        task = self._pending.get(digest)
+        if task is None:
+            task = asyncio.get_running_loop().create_task(self._verify(digest, username, password))
+            self._pending[digest] = task
+            task.add_done_callback(lambda _: self._pending.pop(digest, None))
+        return await asyncio.shield(task)
+
+    async def _verify(self, digest: bytes, username: str, password: str) -> Account | None:
+        known = await self._lookup(username)
+        loop = asyncio.get_running_loop()
+        password_hash = known[0] if known else await loop.run_in_executor(self._threads, accounts.nobody)
+        matches = await loop.run_in_executor(self._threads, accounts.verify, password_hash, password)
+        if known is None or not matches:
+            return None
+        account = Account(username, known[1])
+        self._verified[digest] = (account, self._clock() + REMEMBERED_SECONDS)
+        self._verified.move_to_end(digest)
+        while len(self._verified) > REMEMBERED_ACCOUNTS:
+            self._verified.popitem(last=False)
+        return account
+
+
+def parse_basic(authorization: str | None) -> tuple[str, str]:
+    """Return the user name and password of an Authorization header; raises Refusal."""
+    scheme, _, credentials = (authorization or "").strip().partition(" ")
+    if scheme.lower() != "basic":
+        raise _refused("Authentication credentials were not provided.")
+    if not credentials.strip():
+        raise _refused("Invalid basic header. No credentials provided.")
+    if " " in credentials.strip():
+        raise _refused("Invalid basic header. Credentials string should not contain spaces.")
+    try:
+        decoded = base64.b64decode(credentials.strip(), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _refused("Invalid basic header. Credentials not correctly base64 encoded.") from error
+    username, _, password = _text(decoded).partition(":")
+    return username, password
+
+
+def _text(decoded: bytes) -> str:
+    # Older clients send Latin-1.
+    try:
+        return decoded.decode()
+    except UnicodeDecodeError:
+        return decoded.decode("latin-1")
+
+
+def _wrong() -> Refusal:
+    return _refused("Invalid username/password.")
+
+
+def _refused(text: str) -> Refusal:
+    return detail(401, text, WWW_Authenticate=CHALLENGE)

@@ -1,0 +1,197 @@
+"""Datasets: upload, list, split."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from aiohttp import web
+from psycopg2.extensions import cursor as Cursor
+
+from datarun.blobs import OCTETS
+from datarun.events import Blob, Dataset, DataUploaded, NamedBlob, SplitRequested
+from datarun.intake import claims
+from datarun.intake.claims import SPECIFIC
+from datarun.intake.outbox import Queued, add
+from datarun.readmodel import queries
+from datarun.readmodel.queries import KnownDataset
+from services.ingest import commands, legacy
+from services.ingest.answers import json_answer
+from services.ingest.bodies import read_json
+from services.ingest.commands import RequestSplit, UploadData
+from services.ingest.decisions import NAME_TAKEN, decide_split
+from services.ingest.files import check_names, decode_files
+from services.ingest.forms import MAX_ID, Bad
+from services.ingest.gateway import ACCOUNT, GATEWAY, POSITION, Gateway
+from services.ingest.refusals import Refusal, file_refused, invalid, not_found
+from services.ingest.sources import check_elements, check_specific
+from services.ingest.tabular import UnknownColumn, check_csv
+
+SEVERAL_WITHOUT_SPECIFIC = "Submit a specific.py" + " " * 48 + "when submitting several files"
+MEDIA_TYPES = {"csv": "text/csv", "py": "text/x-python"}
+
+
+async def list_datasets(request: web.Request) -> web.StreamResponse:
+    """GET rawdata/."""
+    gateway = request.app[GATEWAY]
+    await gateway.reach(request)
+    return json_answer([legacy.raw_data(dataset) for dataset in await gateway.database.run(queries.all_datasets)])
+
+
+async def upload(request: web.Request) -> web.StreamResponse:
+    """POST rawdata/: refuse what is wrong, as early as it can be known, then store the files and claim the name."""
+    gateway = request.app[GATEWAY]
+    asked = commands.upload_data(await read_json(request))
+    check_names(asked.files)
+    specific = find_specific(asked.files)
+    if specific is None:
+        _check_elements(asked.workflow_elements)
+    if await gateway.database.run(lambda cursor: claims.dataset_name_taken(cursor, asked.name)):
+        raise invalid(name=NAME_TAKEN)
+    contents, rows = await gateway.compute(lambda: _decode(asked, specific))
+    files = await gateway.compute(lambda: name_blobs(contents))
+    await gateway.compute(lambda: store(gateway, contents))
+    claim, position = await gateway.accept(
+        lambda cursor: _claim(gateway, cursor, _Upload(asked, files, rows, request[ACCOUNT].username)),
+        lambda claim: [claim[1]],
+    )
+    dataset = KnownDataset(claim[0], asked.name, asked.target_column, asked.workflow_elements)
+    return json_answer(legacy.raw_data(dataset), status=201, headers={POSITION: position})
+
+
+@dataclass(frozen=True, slots=True)
+class _Upload:
+    """A dataset whose files are stored."""
+
+    asked: UploadData
+    files: tuple[NamedBlob, ...]
+    rows: int | None
+    uploaded_by: str
+
+
+def find_specific(names: Collection[str]) -> str | None:
+    """Return which file is the specific.py, None if there is none; raises Refusal when it cannot be told."""
+    python = sorted(name for name in names if name.endswith(".py"))
+    named = [name for name in python if name == SPECIFIC or name.endswith("_datarun.py")]
+    candidates = named or python
+    if not candidates and len(names) > 1:
+        raise Refusal(406, {"error": SEVERAL_WITHOUT_SPECIFIC})
+    if len(candidates) > 1:
+        raise invalid(files=f"Which file is the specific.py? Found {', '.join(candidates)}.")
+    return candidates[0] if candidates else None
+
+
+def _check_elements(workflow_elements: str) -> None:
+    try:
+        check_elements(workflow_elements)
+    except Bad as bad:
+        raise Refusal(400, {"workflow_elements": bad.body}) from bad
+
+
+def _decode(asked: UploadData, specific: str | None) -> tuple[dict[str, bytearray], int | None]:
+    contents = decode_files(asked.files)
+    name = specific or next(iter(contents))
+    try:
+        if specific is None:
+            return contents, check_csv(contents[name], target_column=asked.target_column)
+        check_specific(contents[name])
+    except UnknownColumn as unknown:
+        raise Refusal(400, {"target_column": unknown.body}) from unknown
+    except Bad as bad:
+        raise file_refused(name, bad.body[0]) from bad
+    return {SPECIFIC if other == name else other: content for other, content in contents.items()}, None
+
+
+def name_blobs(contents: Mapping[str, bytearray]) -> tuple[NamedBlob, ...]:
+    """Return what events say of files, in the order of their names, so that equal files make equal events."""
+    return tuple(
+        NamedBlob(
+            name=name,
+            blob=Blob(
+                sha256=hashlib.sha256(contents[name]).hexdigest(),
+                size=len(contents[name]),
+                media_type=MEDIA_TYPES.get(name.rpartition(".")[2].lower(), OCTETS),
+            ),
+        )
+        for name in sorted(contents)
+    )
+
+
+def store(gateway: Gateway, contents: Mapping[str, bytearray]) -> None:
+    """Store files durably."""
+    for content in contents.values():
+        gateway.blobs.put(memoryview(content))
+
+
+def _claim(gateway: Gateway, cursor: Cursor, upload: _Upload) -> tuple[int, Queued]:
+    asked = upload.asked
+    manifest = Dataset(
+        raw_data_id=1,
+        name=asked.name,
+        target_column=asked.target_column,
+        workflow_elements=asked.workflow_elements,
+        files=upload.files,
+    )
+    raw_data_id = claims.claim_dataset(cursor, manifest, rows=upload.rows, uploaded_by=upload.uploaded_by)
+    if raw_data_id is None:
+        raise invalid(name=NAME_TAKEN)
+    event = DataUploaded(
+        raw_data_id=raw_data_id,
+        name=asked.name,
+        target_column=asked.target_column,
+        workflow_elements=asked.workflow_elements,
+        files=upload.files,
+        uploaded_by=upload.uploaded_by,
+    )
+    return raw_data_id, add(cursor, [gateway.entry(event)])[0]
+
+
+async def split(request: web.Request) -> web.StreamResponse:
+    """POST rawdata/split/."""
+    return await _split(request, commands.request_split(await read_json(request)))
+
+
+async def custom_split(request: web.Request) -> web.StreamResponse:
+    """POST rawdata/customsplit/."""
+    return await _split(request, commands.request_custom_split(await read_json(request)))
+
+
+async def _split(request: web.Request, asked: RequestSplit) -> web.StreamResponse:
+    if not 1 <= asked.raw_data_id <= MAX_ID:
+        raise not_found()
+    gateway, username = request.app[GATEWAY], request[ACCOUNT].username
+    (task_id, queued), position = await gateway.accept(
+        lambda cursor: _claim_split(gateway, cursor, asked, username), lambda claim: claim[1]
+    )
+    # A repeated request wrote nothing, so there is nothing to read.
+    return json_answer({"task_id": task_id}, headers={POSITION: position} if queued else None)
+
+
+def _claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, username: str) -> tuple[str, list[Queued]]:
+    claims.lock_dataset(cursor, asked.raw_data_id)
+    dataset = claims.read_dataset(cursor, asked.raw_data_id)
+    if dataset is None:
+        raise not_found()
+    attempt = decide_split(asked, dataset, folds=claims.count_folds(cursor, asked.raw_data_id))
+    if attempt is None:
+        return dataset.split_task_id or "", []
+    event = SplitRequested(
+        raw_data_id=dataset.raw_data_id,
+        attempt=attempt,
+        task_id=str(uuid.uuid4()),
+        dataset=dataset.manifest().model_copy(update={"split": None, "split_error": None}),
+        requested_by=username,
+        **asked.parameters,
+    )
+    entry = gateway.entry(event)
+    queued = claims.record_split(
+        cursor,
+        dataset.raw_data_id,
+        attempt=attempt,
+        request=asked.parameters,
+        task_id=event.task_id,
+        entry=entry,
+    )
+    return event.task_id, [queued]

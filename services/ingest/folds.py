@@ -1,0 +1,219 @@
+"""Folds: request, list, look at one."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from aiohttp import web
+from psycopg2.extensions import cursor as Cursor
+
+from datarun.events import Blob, FoldRequested, NamedBlob
+from datarun.intake import claims
+from datarun.intake.claims import FoldContext, SubmissionClaim, blob_name
+from datarun.intake.outbox import Queued
+from datarun.readmodel import queries
+from datarun.readmodel.queries import KnownFold
+from services.ingest import commands, legacy
+from services.ingest.answers import ListAnswer, json_answer
+from services.ingest.bodies import read_json
+from services.ingest.commands import RequestFold
+from services.ingest.datasets import name_blobs, store
+from services.ingest.decisions import FoldDecision, decide_fold, unknown_dataset
+from services.ingest.files import check_names, decode_files
+from services.ingest.forms import MAX_ID, Bad
+from services.ingest.gateway import ACCOUNT, GATEWAY, PENDING, POSITION, Gateway
+from services.ingest.indices import check_indices, decode_indices
+from services.ingest.portions import portions
+from services.ingest.refusals import Refusal, not_found
+from services.ingest.sources import check_submission_names
+
+PAGE = 500
+LIGHT_PAGE = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A fold whose bytes are durable."""
+
+    asked: RequestFold
+    train_is: Blob
+    test_is: Blob
+    files: tuple[NamedBlob, ...] | None
+    files_digest: str | None
+    requested_by: str
+
+    @property
+    def digest(self) -> str:
+        """What makes two requests the same."""
+        asked = self.asked
+        parts = (asked.databoard_s_id, asked.raw_data, self.files_digest, self.train_is.sha256, self.test_is.sha256)
+        return hashlib.sha256(repr((*parts, asked.priority.value)).encode()).hexdigest()
+
+
+async def request_fold(request: web.Request) -> web.StreamResponse:
+    """POST submissionfold/: refuse what is wrong, store the bytes, claim the attempt under its locks."""
+    gateway = request.app[GATEWAY]
+    asked = commands.request_fold(await read_json(request))
+    if asked.files is not None:
+        check_names(asked.files)
+    seen = await _read_context(gateway, asked)
+    decision = decide_fold(asked, seen, files_digest=None)
+    if asked.files is not None:
+        check_submission_names(asked.files, decision.dataset.workflow_elements)
+    stored = await gateway.compute(lambda: _store(gateway, asked, seen, request[ACCOUNT].username))
+    (event, queued), position = await gateway.accept(lambda cursor: _claim(gateway, cursor, stored), _sent_at_once)
+    if not queued:
+        gateway.relay.expect_split()
+    return json_answer(_accepted(asked, event), status=201, headers={POSITION: position if queued else PENDING})
+
+
+async def _read_context(gateway: Gateway, asked: RequestFold) -> FoldContext:
+    if asked.raw_data is not None and not 1 <= asked.raw_data <= MAX_ID:
+        raise unknown_dataset(asked.raw_data)
+    return await gateway.database.run(
+        lambda cursor: claims.read_fold_context(
+            cursor, fold_id=asked.databoard_sf_id, submission_id=asked.databoard_s_id, raw_data_id=asked.raw_data
+        )
+    )
+
+
+def _store(gateway: Gateway, asked: RequestFold, seen: FoldContext, username: str) -> _Stored:
+    contents = decode_files(asked.files) if asked.files is not None else None
+    files = name_blobs(contents) if contents is not None else None
+    digest = claims.files_digest(files) if files is not None else None
+    decision = decide_fold(asked, seen, files_digest=digest)
+    train_is, test_is = _decode_indices(asked, decision)
+    if contents is not None:
+        store(gateway, contents)
+    put = gateway.blobs.put
+    return _Stored(asked, put(memoryview(train_is)), put(memoryview(test_is)), files, digest, username)
+
+
+def _decode_indices(asked: RequestFold, decision: FoldDecision) -> tuple[bytearray, bytearray]:
+    split = decision.dataset.manifest().split
+    rows = split.train_rows if split else None
+    wrong: dict[str, Any] = {}
+    decoded = []
+    for name, encoded, may_be_empty in (("train_is", asked.train_is, False), ("test_is", asked.test_is, True)):
+        try:
+            decoded.append(decode_indices(encoded))
+            check_indices(decoded[-1], rows=rows, may_be_empty=may_be_empty)
+        except Bad as bad:
+            wrong[name] = bad.body
+    if wrong:
+        raise Refusal(400, wrong)
+    return decoded[0], decoded[1]
+
+
+def _claim(gateway: Gateway, cursor: Cursor, stored: _Stored) -> tuple[FoldRequested, list[Queued]]:
+    asked = stored.asked
+    decision, files = _decide_under_locks(cursor, stored)
+    event = FoldRequested(
+        fold_id=asked.databoard_sf_id,
+        attempt=decision.attempt,
+        submission_id=asked.databoard_s_id,
+        submission_version=decision.submission_version,
+        priority=asked.priority,
+        dataset=decision.dataset.manifest(),
+        files=files,
+        train_is=stored.train_is,
+        test_is=stored.test_is,
+        task_id=str(uuid.uuid4()),
+        requested_by=stored.requested_by,
+    )
+    waits = decision.dataset.waits_for_split
+    entry = gateway.entry(event, waiting_for=decision.dataset.raw_data_id if waits else None)
+    queued = claims.record_fold(cursor, event, request_digest=stored.digest, entry=entry)
+    return event, [] if waits else [queued]
+
+
+def _decide_under_locks(cursor: Cursor, stored: _Stored) -> tuple[FoldDecision, tuple[NamedBlob, ...]]:
+    asked = stored.asked
+    seen = claims.lock_fold_context(
+        cursor,
+        fold_id=asked.databoard_sf_id,
+        submission_id=asked.databoard_s_id,
+        raw_data_id=asked.raw_data,
+        may_write_submission=asked.files is not None or asked.force.submission,
+    )
+    decision = decide_fold(asked, seen, files_digest=stored.files_digest)
+    known = seen.submission
+    files = stored.files if stored.files is not None else known.files if known else ()
+    if decision.is_new_version:
+        claims.record_submission(
+            cursor,
+            SubmissionClaim(
+                submission_id=asked.databoard_s_id,
+                raw_data_id=decision.dataset.raw_data_id,
+                version=decision.submission_version,
+                files=files,
+                files_digest=claims.files_digest(files),
+            ),
+        )
+    return decision, files
+
+
+def _sent_at_once(claim: tuple[FoldRequested, list[Queued]]) -> list[Queued]:
+    return claim[1]
+
+
+def _accepted(asked: RequestFold, event: FoldRequested) -> dict[str, Any]:
+    fold = KnownFold(
+        fold_id=event.fold_id,
+        attempt=event.attempt,
+        submission_id=event.submission_id,
+        submission_version=event.submission_version,
+        raw_data_id=event.dataset.raw_data_id,
+        priority=event.priority.value,
+        train_is=blob_name(event.train_is),
+        test_is=blob_name(event.test_is),
+        task_id=event.task_id,
+    )
+    as_sent: dict[str | None, str] = {fold.train_is: asked.train_is, fold.test_is: asked.test_is}
+    return legacy.submission_fold(fold, lambda name: as_sent.get(name))  # noqa: PLW0108 - `get` is overloaded
+
+
+async def list_folds(request: web.Request) -> web.StreamResponse:
+    """GET submissionfold/: every fold with all it has."""
+    gateway = request.app[GATEWAY]
+    return await _list(request, lambda fold: legacy.submission_fold(fold, gateway.arrays.if_readable), page=PAGE)
+
+
+async def list_light(request: web.Request) -> web.StreamResponse:
+    """GET submissionfold-light/: every fold in a word."""
+    return await _list(request, legacy.light, page=LIGHT_PAGE)
+
+
+async def _list(
+    request: web.Request, render: Callable[[KnownFold], dict[str, Any]], *, page: int
+) -> web.StreamResponse:
+    gateway = request.app[GATEWAY]
+    await gateway.reach(request)
+    answer = ListAnswer(request)
+    after: int | None = 0
+    while after is not None:
+        start = after
+        found = await gateway.database.run(lambda cursor: queries.fold_page(cursor, after=start, limit=page))  # noqa: B023 - used at once
+        shown = [fold for fold in found.folds if not fold.replaced]
+        for some in portions(shown):
+            await answer.add(await gateway.compute(lambda: b",".join(orjson.dumps(render(fold)) for fold in some)))  # noqa: B023 - used at once
+        after = found.after
+    return await answer.finish()
+
+
+async def show_fold(request: web.Request) -> web.StreamResponse:
+    """GET submissionfold/<id>/."""
+    gateway = request.app[GATEWAY]
+    fold_id = int(request.match_info["fold_id"])
+    if fold_id > MAX_ID:
+        raise not_found()
+    await gateway.reach(request)
+    found = await gateway.database.run(lambda cursor: queries.folds_by_ids(cursor, [fold_id]))
+    if not found:
+        raise not_found()
+    return json_answer(await gateway.compute(lambda: legacy.submission_fold(found[0], gateway.arrays.if_readable)))

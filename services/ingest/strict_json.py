@@ -1,0 +1,108 @@
+"""JSON as this service reads it: an object, each key once, numbers of a sane size, nesting up to 64, real text."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from services.ingest.refusals import Refusal, detail, invalid
+
+MAX_DEPTH = 64
+MAX_DIGITS = 100
+
+_PYTHON_NAMES = {list: "list", str: "str", int: "int", float: "float", bool: "bool", type(None): "NoneType"}
+
+
+def parse(content: bytes | bytearray) -> dict[str, Any]:
+    """Return the object a body holds; raises Refusal."""
+    try:
+        value = json.loads(
+            _text(content),
+            object_pairs_hook=_unique,
+            parse_constant=_not_a_number,
+            parse_float=_float,
+            parse_int=_int,
+        )
+    except json.JSONDecodeError as error:
+        raise _parse_error(str(error)) from error
+    except RecursionError as error:
+        raise _too_deep() from error
+    if not isinstance(value, dict):
+        message = f"Invalid data. Expected a dictionary, but got {_PYTHON_NAMES[type(value)]}."
+        raise invalid(non_field_errors=message)
+    _check_depth(value)
+    _check_text(value)
+    return value
+
+
+def _text(content: bytes | bytearray) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise _parse_error(f"not UTF-8 at byte {error.start}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise _parse_error(f"duplicate key {json.dumps(twice[:100])}")
+    return read
+
+
+def _not_a_number(_: str) -> float:
+    raise _parse_error("NaN and Infinity are not JSON")
+
+
+def _float(text: str) -> float:
+    if len(text) > MAX_DIGITS:
+        raise _parse_error("number too long")
+    value = float(text)
+    return value if math.isfinite(value) else _not_a_number(text)
+
+
+def _int(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise _parse_error("number too long")
+    return int(text)
+
+
+def _check_depth(value: dict[str, Any]) -> None:
+    level: list[Any] = [value]
+    for _ in range(MAX_DEPTH):
+        level = [child for parent in level for child in _children(parent) if isinstance(child, dict | list)]
+        if not level:
+            return
+    raise _too_deep()
+
+
+def _children(parent: Any) -> list[Any]:
+    return list(parent.values()) if isinstance(parent, dict) else parent
+
+
+def _check_text(value: dict[str, Any]) -> None:
+    for key, field in value.items():
+        problem = _text_problem(key) or (_text_problem(field) if isinstance(field, str) else None)
+        if problem:
+            raise Refusal(400, {key.encode("ascii", "backslashreplace").decode()[:100]: [problem]})
+
+
+def _text_problem(text: str) -> str | None:
+    if "\0" in text:
+        return "Null characters are not allowed."
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            return "Not valid text (lone surrogate)."
+    return None
+
+
+def _too_deep() -> Refusal:
+    return _parse_error(f"nested deeper than {MAX_DEPTH}")
+
+
+def _parse_error(text: str) -> Refusal:
+    return detail(400, f"JSON parse error - {text}")

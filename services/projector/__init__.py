@@ -1,0 +1,1 @@
+"""The projector: a Faust shell around `datarun.projection`, with the reaper beside it. It turns events into rows."""

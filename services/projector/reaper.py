@@ -1,0 +1,149 @@
+"""Takes back what lost runners hold: appends the next delivery of the fold, then FoldLost, or FoldFailed at the last.
+
+The request comes first: a crash between the two leaves a fold that waits in its queue, never one that nobody will
+run. Ids are deterministic, and what runs twice ends once, so doing all of it again is harmless.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import closing
+
+import structlog
+
+from datarun.envelope import Context, decode, encode, header, now
+from datarun.errors import LogUnavailable
+from datarun.events import Cause, Event, Fault, FoldFailed, FoldLost, FoldRequested, Stage
+from datarun.leases import Leases, Run
+from datarun.lifecycle import next_delivery
+from datarun.log import EventLog, StoredRecord, TopicPartition
+from datarun.projection.offsets import Offsets
+from datarun.topics import FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, RUNNER_STATUS, Catalogue
+from services.projector.running import Held, ReadModel
+
+APPEND_SECONDS = 15.0
+READ_SECONDS = 5.0
+CATCH_UP_SECONDS = 1.0
+POLL_SECONDS = 0.02
+
+_WATCHED = (FOLD_EVENTS, RUNNER_STATUS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW)
+
+log = structlog.get_logger(__name__)
+Clock = Callable[[], float]
+
+
+class Reaper:
+    """Looks at the read model once a tick; one in an installation at a time."""
+
+    def __init__(self, event_log: EventLog, *, catalogue: Catalogue, clock: Clock = time.monotonic) -> None:
+        self._log = event_log
+        self._catalogue = catalogue
+        self._clock = clock
+        self._leases = Leases()
+        self._reaped: frozenset[Run] = frozenset()
+
+    def restart(self) -> None:
+        """Give every runner a full lease: heartbeats may have gone unseen."""
+        self._leases.restart()
+
+    def tick(self, read_model: ReadModel) -> list[Run]:
+        """Take back what is lost and return it; does nothing while the read model may lag behind the log."""
+        if not read_model.held():
+            self._leases.restart()
+            return []
+        # In this order: a result appended before the heartbeat that no longer names its fold is projected by now.
+        runners, heard_at = read_model.runners(), self._clock()
+        if not self._catches_up(read_model, self._ends()):
+            self._leases.restart()
+            return []
+        held = read_model.held()
+        lost = self._leases.lost(held, runners, now=heard_at)
+        self._reaped &= held.keys()
+        fresh = [run for run in lost if run not in self._reaped]
+        for run in fresh:
+            self._reap(run, held[run])
+            self._reaped |= {run}
+        return fresh
+
+    def _ends(self) -> Offsets:
+        return self._log.end_offsets([self._catalogue.full_name(topic) for topic in _WATCHED])
+
+    def _catches_up(self, read_model: ReadModel, ends: Offsets) -> bool:
+        deadline = self._clock() + CATCH_UP_SECONDS
+        while True:
+            offsets = read_model.offsets()
+            if all(offsets.get(tp, 0) >= end for tp, end in ends.items()):
+                return True
+            if self._clock() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+
+    def _reap(self, run: Run, held: Held) -> None:
+        following = next_delivery(run.delivery)
+        request = None if following is None else self._request(held)
+        if following is None or request is None:
+            self._append(_given_up(run, held), cause=None)
+        else:
+            if held.request_delivery <= run.delivery:
+                event, record = request
+                self._append(event.model_copy(update={"delivery": following}), cause=record)
+            self._append(_lost(run, held), cause=request[1])
+        log.warning("reaper.lost", **run._asdict(), next_delivery=following)
+
+    def _request(self, held: Held) -> tuple[FoldRequested, StoredRecord] | None:
+        """Return the request again from where the projection found it, None if the log has it no more."""
+        position = held.request
+        start = {TopicPartition(position.topic, position.partition): position.offset}
+        deadline = self._clock() + READ_SECONDS
+        with closing(self._log.read(start)) as batches:  # type: ignore[type-var]
+            for batch in batches:
+                for record in batch:
+                    event = decode(record.value, record.headers) if record.offset == position.offset else None
+                    return (event, record) if isinstance(event, FoldRequested) else None
+                if self._clock() > deadline:
+                    break
+        raise LogUnavailable(f"{position} could not be read again")
+
+    def _append(self, event: Event, *, cause: StoredRecord | None) -> None:
+        headers = cause.headers if cause else ()
+        context = Context(
+            source="reaper",
+            time=now(),
+            correlation_id=header(headers, "ce_correlationid"),
+            causation_id=header(headers, "ce_id"),
+            traceparent=header(headers, "traceparent"),
+        )
+        future = self._log.append(encode(event, catalogue=self._catalogue, context=context))
+        try:
+            future.result(APPEND_SECONDS)
+        except FutureTimeoutError as error:
+            raise LogUnavailable from error
+
+
+def _lost(run: Run, held: Held) -> FoldLost:
+    return FoldLost(
+        fold_id=run.fold_id,
+        attempt=run.attempt,
+        delivery=run.delivery,
+        runner_id=run.runner_id,
+        submission_id=held.submission_id,
+        raw_data_id=held.raw_data_id,
+    )
+
+
+def _given_up(run: Run, held: Held) -> FoldFailed:
+    times = "once" if run.delivery == 1 else f"{run.delivery} times"
+    return FoldFailed(
+        fold_id=run.fold_id,
+        attempt=run.attempt,
+        delivery=run.delivery,
+        runner_id=run.runner_id,
+        submission_id=held.submission_id,
+        raw_data_id=held.raw_data_id,
+        stage=Stage.TRAIN,
+        cause=Cause.LOST,
+        fault=Fault.PLATFORM,
+        message=f"\nThe runner was lost {times} - ERROR(train)\n",
+    )

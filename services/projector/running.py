@@ -1,0 +1,86 @@
+"""What the reaper sees of the read model, through the one connection that holds its advisory lock."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from psycopg2.extensions import connection as Connection
+
+from datarun.leases import Run, Runner
+from datarun.lifecycle import Rank
+from datarun.log import Position
+from datarun.projection.offsets import Offsets, read_offsets
+from datarun.readmodel.tables import SCHEMA
+
+_HELD = """
+select fold_id, run_attempt, run_delivery, runner_id,
+       request_delivery, submission_id, raw_data_id, request_topic, request_partition, request_offset
+from rm.fold
+where run_rank between 1 and 3 and run_rank <> %s and run_attempt = request_attempt
+"""
+_RUNNERS = "select runner_id, sequence, heartbeat->'running' from rm.runner where runner_id = any(%s)"
+_LOCK = "select pg_try_advisory_lock(hashtext('datarun.reaper'))"
+
+
+class Held(NamedTuple):
+    """What it takes to request a started fold again."""
+
+    request_delivery: int
+    submission_id: int
+    raw_data_id: int
+    request: Position
+
+
+class ReadModel(Protocol):
+    """The reaper's questions to the read model."""
+
+    def held(self) -> dict[Run, Held]:
+        """Return every run of a current attempt that was started and has not ended."""
+        ...
+
+    def runners(self) -> dict[str, Runner]:
+        """Return the newest heartbeat of every runner that holds something."""
+        ...
+
+    def offsets(self) -> Offsets:
+        """Return how far the projection has come."""
+        ...
+
+
+class Postgres:
+    """The read model in Postgres; its connection is in autocommit and used by one thread."""
+
+    def __init__(self, connection: Connection) -> None:
+        connection.autocommit = True
+        self._connection = connection
+
+    def lock(self) -> bool:
+        """Become the one reaper, if nobody is; the connection's end ends it."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(_LOCK)
+            return bool(cursor.fetchone() == (True,))
+
+    def held(self) -> dict[Run, Held]:
+        """Return every run of a current attempt that was started and has not ended."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(_HELD, (int(Rank.LOST),))
+            rows = cursor.fetchall()
+        return {Run(*row[:4]): Held(row[4], row[5], row[6], Position(*row[7:])) for row in rows}
+
+    def runners(self) -> dict[str, Runner]:
+        """Return the newest heartbeat of every runner that holds something."""
+        holders = sorted({run.runner_id for run in self.held()})
+        with self._connection.cursor() as cursor:
+            cursor.execute(_RUNNERS, (holders,))
+            return {
+                runner_id: Runner(sequence, _running(running)) for runner_id, sequence, running in cursor.fetchall()
+            }
+
+    def offsets(self) -> Offsets:
+        """Return how far the projection has come."""
+        with self._connection.cursor() as cursor:
+            return read_offsets(cursor, schema=SCHEMA)
+
+
+def _running(named: list[dict[str, int]]) -> frozenset[tuple[int, int, int]]:
+    return frozenset((fold["fold_id"], fold["attempt"], fold["delivery"]) for fold in named)

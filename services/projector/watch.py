@@ -1,0 +1,103 @@
+"""The thread beside Faust: runs the reaper, says how far behind the projection is, and ends a process that stalls.
+
+It has its own connections to Kafka and Postgres, so what it sees does not depend on what it watches.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import structlog
+from psycopg2 import InterfaceError, OperationalError
+from psycopg2.extensions import connection as Connection
+
+from datarun import notify
+from datarun.db import connect
+from datarun.errors import LogUnavailable
+from datarun.log import EventLog
+from datarun.settings import Settings
+from datarun.topics import PROJECTED, Kind
+from services.projector.reaper import Reaper
+from services.projector.running import Postgres
+from services.projector.stall import Stall
+
+TICK_SECONDS = 1.0
+TICKS_A_LOOK = 5
+EXIT_UNEXPECTED = 70
+EXIT_STALLED = 75
+
+log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """Ticks once a second until stopped."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self._settings = settings
+        self._url = url
+        self._stall = Stall()
+        self._connection: Connection | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="projector-watch")
+
+    def start(self) -> None:
+        """Start ticking."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Stop ticking; a tick under way may still end."""
+        self._stopping.set()
+
+    def _run(self) -> None:
+        try:
+            self._watch()
+        except Exception:
+            log.exception("projector.watch_failed")
+            os._exit(EXIT_UNEXPECTED)
+
+    def _watch(self) -> None:
+        from datarun.log.kafka import KafkaLog  # noqa: PLC0415 - not needed to get ready
+
+        event_log = KafkaLog(self._settings.kafka)
+        reaper = Reaper(event_log, catalogue=self._settings.catalogue)
+        ticks = 0
+        while not self._stopping.wait(TICK_SECONDS):
+            ticks += 1
+            try:
+                self._tick(reaper, event_log, look=ticks % TICKS_A_LOOK == 0)
+            except (LogUnavailable, OperationalError, InterfaceError) as error:
+                log.warning("projector.watch_blind", error=str(error).strip())
+                self._blind(reaper)
+        self._blind(reaper)
+
+    def _tick(self, reaper: Reaper, event_log: EventLog, *, look: bool) -> None:
+        if self._connection is None:
+            self._connection = connect(self._url, application="datarun-reaper")
+        read_model = Postgres(self._connection)
+        if read_model.lock():
+            reaper.tick(read_model)
+        else:
+            reaper.restart()
+        if look:
+            self._look(read_model, event_log)
+
+    def _look(self, read_model: Postgres, event_log: EventLog) -> None:
+        # The past of a compacted topic may be gone, so its offsets say nothing of how much is left to read.
+        topics = [self._settings.catalogue.full_name(topic) for topic in PROJECTED if topic.kind is not Kind.STATE]
+        ends = event_log.end_offsets(topics)
+        offsets = read_model.offsets()
+        behind = sum(max(end - offsets.get(tp, 0), 0) for tp, end in ends.items())
+        notify.status(f"{behind} events behind")
+        if self._stall.look(behind=behind, progress=sum(offsets.values()), now=time.monotonic()):
+            log.critical("projector.stalled", behind=behind)
+            os._exit(EXIT_STALLED)
+
+    def _blind(self, reaper: Reaper) -> None:
+        reaper.restart()
+        self._stall.restart()
+        if self._connection is not None:
+            # Its end gives the advisory lock to another projector's reaper.
+            self._connection.close()
+            self._connection = None

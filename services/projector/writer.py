@@ -1,0 +1,89 @@
+"""The projector's end of the database: one connection, one thread, and patience when Postgres is away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import structlog
+from psycopg2 import InterfaceError, OperationalError
+from psycopg2.extensions import connection as Connection
+from psycopg2.extensions import cursor as Cursor
+
+from datarun.db import connect
+from datarun.log import StoredRecord
+from datarun.projection.apply import Applied, apply
+from datarun.projection.offsets import Offsets, lock_offsets, move_offsets
+from datarun.readmodel.tables import SCHEMA
+from datarun.topics import Catalogue, Kind
+
+FIRST_PAUSE_SECONDS = 0.1
+LONGEST_PAUSE_SECONDS = 2.0
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+
+class Writer:
+    """Applies batches; a database that is away is waited for, however long, and nothing is dropped meanwhile."""
+
+    def __init__(self, url: str, *, catalogue: Catalogue) -> None:
+        self._url = url
+        self._catalogue = catalogue
+        self._connection: Connection | None = None
+
+    def apply(self, records: Sequence[StoredRecord]) -> Applied:
+        """Bring records into the read model; returns once they are committed there."""
+        return self._patiently(lambda connection: apply(records, connection, catalogue=self._catalogue))
+
+    def positions(self, starts: Offsets) -> Offsets:
+        """Return where to read on, given the first offset each partition still has; missing tables are made."""
+        return self._patiently(lambda connection: _positions(connection, starts, catalogue=self._catalogue))
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _patiently(self, task: Callable[[Connection], T]) -> T:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return task(self._connected())
+            except (OperationalError, InterfaceError) as error:
+                log.warning("projector.database_away", error=str(error).strip(), retry_in_seconds=pause)
+                self.close()
+                time.sleep(pause)
+                pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _connected(self) -> Connection:
+        if self._connection is None:
+            connection = connect(self._url, application="datarun-projector")
+            with connection, connection.cursor() as cursor:
+                # A crash of Postgres may take the last commits: offsets go with their rows, and the log has both.
+                cursor.execute("set synchronous_commit = off")
+            self._connection = connection
+        return self._connection
+
+
+def _positions(connection: Connection, starts: Offsets, *, catalogue: Catalogue) -> Offsets:
+    with connection, connection.cursor() as cursor:
+        _make_tables(connection, cursor)
+        offsets = lock_offsets(cursor, starts, schema=SCHEMA)
+        for tp, start in starts.items():
+            # What a compacted topic has forgotten is passed over; what another one has lost is a gap, and refused.
+            if catalogue.topic(tp.topic).kind is Kind.STATE:
+                offsets[tp] = max(offsets[tp], start)
+        move_offsets(cursor, offsets, schema=SCHEMA)
+        return offsets
+
+
+def _make_tables(connection: Connection, cursor: Cursor) -> None:
+    cursor.execute("select to_regclass(%s)", (f"{SCHEMA}.dead_letter",))
+    if cursor.fetchone() == (None,):
+        from datarun.readmodel.schema import create_read_model  # noqa: PLC0415 - only a new database pays for it
+
+        cursor.execute("select pg_advisory_xact_lock(hashtext('datarun.upgrade'))")
+        create_read_model(connection)

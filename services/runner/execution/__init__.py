@@ -1,0 +1,6 @@
+"""Running folds and splits: each in a fresh process forked from a warm one, measured from outside."""
+
+from services.runner.execution.executor import Executor
+from services.runner.execution.outcomes import ExecutionUnavailable, Failed, Limits, Predictions, Tested, Trained
+
+__all__ = ["ExecutionUnavailable", "Executor", "Failed", "Limits", "Predictions", "Tested", "Trained"]

@@ -1,0 +1,164 @@
+"""A real gateway in a process of its own, as tests start it, talk to it and kill it."""
+
+from __future__ import annotations
+
+import base64
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from datarun import accounts
+from datarun.db import connect
+from datarun.topics import PROJECTED, Catalogue
+
+ROOT = Path(__file__).parent.parent
+USER = ("ada", "correct horse")
+READY_SECONDS = 30
+CSV = "a,b,species\n" + "".join(f"{row},{row % 7},{row % 3}\n" for row in range(150))
+
+
+def packed(content: bytes | str) -> str:
+    """Return base64(zlib(content)), as clients send files."""
+    return base64.b64encode(zlib.compress(content.encode() if isinstance(content, str) else content)).decode()
+
+
+def indices(*values: int) -> str:
+    """Return indices as clients send them."""
+    return packed(b"".join(value.to_bytes(8, "little", signed=True) for value in values))
+
+
+@dataclass
+class Gateway:
+    """A running gateway."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    postgres_url: str
+    log: Path
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def post(self, path: str, body: Any = None, **options: Any) -> requests.Response:
+        """POST JSON below /runapp/ as the test's account."""
+        options = {"auth": USER, "timeout": 30} | options
+        return self.session.post(f"{self.url}/runapp/{path}", **({"json": body} | options))
+
+    def get(self, path: str, **options: Any) -> requests.Response:
+        """GET below /runapp/ as the test's account."""
+        return self.session.get(f"{self.url}/runapp/{path}", **({"auth": USER, "timeout": 30} | options))
+
+    def upload(self, name: str = "iris", **fields: Any) -> int:
+        """Upload a small dataset and return its id."""
+        body = {"name": name, "target_column": "species", "workflow_elements": "classifier"}
+        answer = self.post("rawdata/", body | {"files": {f"{name}.csv": packed(CSV)}} | fields)
+        assert answer.status_code == 201, answer.text
+        return int(answer.json()["id"])
+
+    def query(self, statement: str, *parameters: Any) -> list[Any]:
+        """Run a statement in the gateway's database."""
+        return query(self.postgres_url, statement, *parameters)
+
+    def kill(self) -> None:
+        """End it as by kill -9."""
+        self.process.kill()
+        self.process.wait()
+
+
+def query(postgres_url: str, statement: str, *parameters: Any) -> list[Any]:
+    """Run a statement and commit it; returns the rows if there are any."""
+    connection = connect(postgres_url, application="test")
+    try:
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return cursor.fetchall() if cursor.description else []
+    finally:
+        connection.close()
+
+
+def fold_body(fold_id: int, submission_id: int, raw_data_id: int | None = None, **fields: Any) -> dict[str, Any]:
+    """Return the body of a fold; with a dataset it is a submission's first one and brings its files."""
+    body: dict[str, Any] = {
+        "databoard_sf_id": fold_id,
+        "databoard_s_id": submission_id,
+        "train_is": indices(0, 1, 2),
+        "test_is": indices(3, 4),
+    }
+    if raw_data_id is not None:
+        body |= {"raw_data": raw_data_id, "files": {"classifier.py": packed("class Classifier: ...\n")}}
+    return body | fields
+
+
+def add_account(postgres_url: str) -> None:
+    """Add the test's account, once."""
+    if not query(postgres_url, "select 1 from intake.account where username = %s", USER[0]):
+        accounts.add(postgres_url, *USER)
+
+
+def pretend_projected(postgres_url: str, prefix: str) -> None:
+    """Let the read model claim that it has seen all there will be, so that no answer waits for a projector."""
+    for topic in PROJECTED:
+        for partition in range(topic.partitions):
+            query(
+                postgres_url,
+                "insert into rm.projection_offset values (%s, %s, 1000000000)",
+                Catalogue(prefix).full_name(topic),
+                partition,
+            )
+
+
+@contextmanager
+def running_gateway(
+    folder: Path, *, kafka: str, postgres_url: str, blobs_url: str, prefix: str, **environment: str
+) -> Iterator[Gateway]:
+    """Start a gateway on a free port and stop it in the end."""
+    add_account(postgres_url)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"gateway-{time.monotonic_ns()}.log"
+    notify = folder / "notify.sock"
+    notify.unlink(missing_ok=True)
+    options = ["--port", "0", "--kafka", kafka, "--postgres", postgres_url, "--blobs", blobs_url]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, log.open("wb") as output:
+        ready.bind(str(notify))
+        ready.settimeout(READY_SECONDS)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "services.ingest", "--dir", str(folder), "--topic-prefix", prefix, *options],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            env=os.environ | {"NOTIFY_SOCKET": str(notify)} | environment,
+        )
+        try:
+            message = ready.recv(4096).decode()
+        except TimeoutError:
+            process.kill()
+            raise AssertionError(log.read_text()) from None
+    gateway = Gateway(process, message.partition("STATUS=")[2].strip(), postgres_url, log)
+    try:
+        yield gateway
+    finally:
+        gateway.session.close()
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(12)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+
+
+def wait_until(condition: Any, *, seconds: float = 15.0) -> None:
+    """Return once the condition holds; fails with its last value."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"still {value!r} after {seconds} s"
+        time.sleep(0.02)

@@ -1,0 +1,110 @@
+"""What the tests of the execution need: an executor, datasets in a blob store, requests with few words."""
+
+from __future__ import annotations
+
+import itertools
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datarun.blobs import LocalBlobs
+from datarun.events import Dataset, FoldRequested, NamedBlob, Priority, Sandbox, Split, SplitRequested
+from services.runner.execution import Executor, Failed, Limits, Tested, Trained
+
+GOOD = """
+    import numpy as np
+
+    class Classifier:
+        def fit(self, X, y):
+            self.classes = len(np.unique(y))
+
+        def predict_proba(self, X):
+            return np.full((len(X), self.classes), 1 / self.classes)
+"""
+
+
+class Workbench:
+    """An executor with its blobs."""
+
+    def __init__(self, folder: Path, limits: Limits, *, slots: int = 2) -> None:
+        self.blobs = LocalBlobs(folder / "blobs")
+        self.limits = limits
+        self.executor = Executor(blobs=self.blobs, limits=limits, slots=slots, work_folder=folder / "work")
+        self.sandbox: Sandbox
+        self._ids = itertools.count(1)
+
+    def named(self, files: dict[str, str | bytes]) -> tuple[NamedBlob, ...]:
+        """Store files; text is dedented."""
+        contents = {n: textwrap.dedent(c).encode() if isinstance(c, str) else c for n, c in files.items()}
+        return tuple(NamedBlob(name=name, blob=self.blobs.put(content)) for name, content in contents.items())
+
+    def dataset(self, files: dict[str, str | bytes], elements: str, *, target: str = "target") -> Dataset:
+        """Store an unsplit dataset."""
+        return Dataset(
+            raw_data_id=next(self._ids),
+            name="data",
+            target_column=target,
+            workflow_elements=elements,
+            files=self.named(files),
+        )
+
+    def split_request(self, dataset: Dataset, *, held_out: float | None = None) -> SplitRequested:
+        """Return a request for a standard split, or a custom one when nothing is held out."""
+        return SplitRequested(
+            raw_data_id=dataset.raw_data_id,
+            attempt=1,
+            task_id="task",
+            kind="custom" if held_out is None else "standard",
+            held_out_test=held_out,
+            random_state=None if held_out is None else 42,
+            dataset=dataset,
+            requested_by="tester",
+        )
+
+    def split(self, dataset: Dataset, *, held_out: float | None = None) -> Dataset:
+        """Return the dataset with its split."""
+        split = self.executor.split(self.split_request(dataset, held_out=held_out))
+        assert isinstance(split, Split), split
+        return dataset.model_copy(update={"split": split})
+
+    def request(self, dataset: Dataset, files: dict[str, str | bytes], train_is: Any) -> FoldRequested:
+        """Return a request to run a submission on some rows."""
+        indices = np.asarray(train_is, dtype="<i8").tobytes()
+        return FoldRequested(
+            fold_id=next(self._ids),
+            attempt=1,
+            submission_id=24,
+            priority=Priority.HIGH,
+            dataset=dataset,
+            files=self.named(files),
+            train_is=self.blobs.put(indices),
+            test_is=self.blobs.put(b""),
+            task_id="task",
+            requested_by="tester",
+        )
+
+    def run(
+        self,
+        dataset: Dataset,
+        files: dict[str, str | bytes],
+        train_is: Any,
+        *,
+        on_trained: Callable[[Trained], None] = lambda _: None,
+    ) -> Tested | Failed:
+        """Run a submission on some rows."""
+        return self.executor.run(self.request(dataset, files, train_is), on_trained=on_trained)
+
+
+@contextmanager
+def workbench(folder: Path, limits: Limits, *, slots: int = 2) -> Iterator[Workbench]:
+    """Start an executor and close it in the end."""
+    bench = Workbench(folder, limits, slots=slots)
+    try:
+        bench.sandbox = bench.executor.start()
+        yield bench
+    finally:
+        bench.executor.close()

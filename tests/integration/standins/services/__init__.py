@@ -1,0 +1,1 @@
+"""Stand-ins for the services: what the stack sees of one, and nothing else."""

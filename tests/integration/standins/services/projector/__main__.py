@@ -1,0 +1,5 @@
+"""Starts the stand-in."""
+
+from services.standin import run
+
+run("projector")

@@ -1,0 +1,459 @@
+"""What broken and hostile submissions do: each fold ends with its reason, and the next one runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from datarun.events import Cause, Dataset, Fault, Stage
+from services.runner.execution import Failed, Limits, Tested
+from tests.integration.execution_workbench import GOOD, Workbench, workbench
+
+LIMITS = Limits(
+    hard_seconds=4, memory_mib=768, disk_mib=16, processes=48, open_files=128, output_mib=4, log_kib=64
+)
+ROWS = 75
+LATE_SECONDS = 2.0
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
+    """One executor with tight limits for all folds of this module, so that each is the next of another."""
+    with workbench(tmp_path_factory.mktemp("hostile"), LIMITS) as bench:
+        yield bench
+
+
+@pytest.fixture(scope="module")
+def dataset(bench: Workbench) -> Dataset:
+    """A table of two features and two classes, split in halves of 75 rows."""
+    values = np.random.RandomState(0).rand(2 * ROWS, 2).round(6)
+    lines = [f"{a},{b},{int(a > 0.5)}" for a, b in values]
+    raw = ("a,b,target\n" + "\n".join(lines) + "\n").encode()
+    return bench.split(bench.dataset({"raw.csv": raw}, "classifier"), held_out=0.5)
+
+
+@pytest.fixture(autouse=True)
+def _the_next_fold_runs(bench: Workbench, dataset: Dataset) -> Iterator[None]:
+    """After each test a good submission runs as if nothing had been."""
+    yield
+    outcome = bench.run(dataset, {"classifier.py": GOOD}, range(60))
+    assert isinstance(outcome, Tested), outcome
+    assert outcome.test.shape == (ROWS, 2)
+
+
+def classifier(*, top: str = "", fit: str = "pass", predict: str = "return np.full((len(X), 2), 0.5)") -> str:
+    """A classifier with these lines in its module, its fit and its predict_proba."""
+    return f"""
+import ctypes, os, signal, socket, subprocess, sys, threading, time
+import numpy as np
+{top}
+class Classifier:
+    def fit(self, X, y):
+        self.calls = 0
+        {fit}
+    def predict_proba(self, X):
+        self.calls += 1
+        {predict}
+"""
+
+
+def fail(bench: Workbench, dataset: Dataset, code: str) -> Failed:
+    """Run a submission that must fail, in time, without a name of the server in what is said."""
+    begun = time.monotonic()
+    outcome = bench.run(dataset, {"classifier.py": code}, range(60))
+    assert time.monotonic() - begun < LIMITS.hard_seconds + LATE_SECONDS
+    assert isinstance(outcome, Failed), outcome
+    for path in ("/box", "/work", "site-packages", str(Path.home())):
+        assert path not in outcome.message
+    return outcome
+
+
+def reason(failed: Failed) -> tuple[Stage, Cause, Fault]:
+    """The three words of a failure."""
+    return failed.stage, failed.cause, failed.fault
+
+
+USER = Fault.USER
+BROKEN = {
+    "syntax error": (
+        "x = 1\nclass Classifier(:\n    pass\n",
+        (Stage.TRAIN, Cause.USER_ERROR, USER),
+        "\nSyntaxError('invalid syntax', ('classifier.py', 2, 18, 'class Classifier(:\\n', 2, 19)) - ERROR(train)\n",
+    ),
+    "missing class": (
+        "class Clasifier:\n    pass\n",
+        (Stage.TRAIN, Cause.USER_ERROR, USER),
+        "\nAttributeError(\"module 'submission.sub_24.classifier' has no attribute 'Classifier'\") - ERROR(train)\n",
+    ),
+    "fit raises": (
+        classifier(fit="raise ValueError('no')"),
+        (Stage.TRAIN, Cause.USER_ERROR, USER),
+        "\nValueError('no') - ERROR(train)\n",
+    ),
+    "predict raises on the train part": (
+        classifier(predict="raise ValueError('no')"),
+        (Stage.VALIDATION, Cause.USER_ERROR, USER),
+        "\nValueError('no') - ERROR(validation)\n",
+    ),
+    "predict raises on the test part": (
+        classifier(predict="return np.full((len(X), 2), 1.0) if self.calls == 1 else 1 / 0"),
+        (Stage.TEST, Cause.USER_ERROR, USER),
+        "\n\nZeroDivisionError('division by zero') - ERROR(test)\n",
+    ),
+    "wrong length on the train part": (
+        classifier(predict="return np.ones((3, 2))"),
+        (Stage.VALIDATION, Cause.OUTPUT_SHAPE, USER),
+        "\nWrong full train prediction size: \n3 instead of 75 \n - ERROR(validation)\n",
+    ),
+    "wrong length on the test part": (
+        classifier(predict="return np.ones((len(X) if self.calls == 1 else 3, 2))"),
+        (Stage.TEST, Cause.OUTPUT_SHAPE, USER),
+        "\n\nWrong test prediction size: \n3 instead of 75 \n - ERROR(test)\n",
+    ),
+    "other columns on the test part": (
+        classifier(predict="return np.ones((len(X), self.calls))"),
+        (Stage.TEST, Cause.OUTPUT_SHAPE, USER),
+        "\n\nWrong test prediction shape: \n(75, 2) instead of (75, 1) \n - ERROR(test)\n",
+    ),
+    "a single number": (
+        classifier(predict="return 0.5"),
+        (Stage.VALIDATION, Cause.OUTPUT_SHAPE, USER),
+        "\nWrong full train prediction shape: \n() instead of (75,) \n - ERROR(validation)\n",
+    ),
+    "NaN": (
+        classifier(predict="p = np.ones((len(X), 2)); p[17:20, 1] = np.nan; return p"),
+        (Stage.VALIDATION, Cause.OUTPUT_VALUE, USER),
+        "\n3 NaN, first at row 17 - ERROR(validation)\n",
+    ),
+    "infinity on the test part": (
+        classifier(predict="p = np.ones((len(X), 2)); p[4] = [1, np.inf][self.calls - 1]; return p"),
+        (Stage.TEST, Cause.OUTPUT_VALUE, USER),
+        "\n\n2 infinite, first at row 4 - ERROR(test)\n",
+    ),
+    "object dtype": (
+        classifier(predict="return np.array([['a', 1]] * len(X), dtype=object)"),
+        (Stage.VALIDATION, Cause.OUTPUT_SHAPE, USER),
+        "\npredictions of type ndarray have dtype object, not real numbers - ERROR(validation)\n",
+    ),
+    "complex numbers": (
+        classifier(predict="return np.ones((len(X), 2)) * 1j"),
+        (Stage.VALIDATION, Cause.OUTPUT_SHAPE, USER),
+        "\npredictions of type ndarray have dtype complex128, not real numbers - ERROR(validation)\n",
+    ),
+    "None": (
+        classifier(predict="return None"),
+        (Stage.VALIDATION, Cause.OUTPUT_SHAPE, USER),
+        "\npredictions of type NoneType have dtype object, not real numbers - ERROR(validation)\n",
+    ),
+    "a generator": (
+        classifier(predict="return (0.5 for _ in X)"),
+        (Stage.VALIDATION, Cause.OUTPUT_SHAPE, USER),
+        "\npredictions of type generator have dtype object, not real numbers - ERROR(validation)\n",
+    ),
+    "sys.exit": (
+        classifier(fit="sys.exit(3)"),
+        (Stage.TRAIN, Cause.USER_ERROR, USER),
+        "\nSystemExit(3) - ERROR(train)\n",
+    ),
+    "KeyboardInterrupt": (
+        classifier(fit="raise KeyboardInterrupt"),
+        (Stage.TRAIN, Cause.USER_ERROR, USER),
+        "\nKeyboardInterrupt() - ERROR(train)\n",
+    ),
+    "os._exit(0)": (
+        classifier(fit="os._exit(0)"),
+        (Stage.TRAIN, Cause.USER_ERROR, USER),
+        "\nexited without a result (exit code 0) - ERROR(train)\n",
+    ),
+    "os._exit while predicting the test part": (
+        classifier(predict="return np.ones((len(X), 2)) if self.calls == 1 else os._exit(9)"),
+        (Stage.TEST, Cause.USER_ERROR, USER),
+        "\n\nexited without a result (exit code 9) - ERROR(test)\n",
+    ),
+    "a repr that raises": (
+        classifier(top="class Bad(Exception):\n    def __repr__(self): raise self", fit="raise Bad()"),
+        (Stage.TRAIN, Cause.USER_ERROR, USER),
+        "\nBad(its repr raised Bad) - ERROR(train)\n",
+    ),
+    "segmentation fault": (
+        classifier(fit="ctypes.string_at(0)"),
+        (Stage.TRAIN, Cause.SIGNAL, USER),
+        "\nkilled by signal SIGSEGV - ERROR(train)\n",
+    ),
+    "abort": (
+        classifier(fit="os.abort()"),
+        (Stage.TRAIN, Cause.SIGNAL, USER),
+        "\nkilled by signal SIGABRT - ERROR(train)\n",
+    ),
+    "kills itself": (
+        classifier(fit="os.kill(os.getpid(), signal.SIGKILL)"),
+        (Stage.TRAIN, Cause.SIGNAL, USER),
+        "\nkilled by signal SIGKILL - ERROR(train)\n",
+    ),
+    "endless recursion": (
+        classifier(top="def f(): return f()", fit="f()"),
+        (Stage.TRAIN, Cause.USER_ERROR, USER),
+        "\nRecursionError('maximum recursion depth exceeded') - ERROR(train)\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_submission_ends_with_its_reason(bench: Workbench, dataset: Dataset, name: str) -> None:
+    """Stage, cause, fault and the legacy text are those of what went wrong."""
+    code, expected, text = BROKEN[name]
+    failed = fail(bench, dataset, code)
+    assert reason(failed) == expected
+    assert failed.message.startswith(text)
+
+
+def test_the_traceback_is_the_submissions_own(bench: Workbench, dataset: Dataset) -> None:
+    """From the submission's first frame on, with relative names, line numbers and the library frames below."""
+    code = classifier(fit="from sklearn.svm import SVC; SVC().fit([[1]], [1, 2])")
+    failed = fail(bench, dataset, code)
+    trace = failed.message.partition("ERROR(train)\n")[2]
+    lines = trace.splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[1] == '  File "classifier.py", line 8, in fit'
+    assert any('File "sklearn/' in line for line in lines)
+    assert "isolated" not in trace
+
+
+def test_the_causes_of_an_exception_are_cut_too(bench: Workbench, dataset: Dataset) -> None:
+    """An exception raised from another shows both, without a frame of the platform."""
+    code = classifier(top="def f():\n    try: 1 / 0\n    except Exception as e: raise ValueError('late') from e", fit="f()")
+    trace = fail(bench, dataset, code).message
+    assert "ZeroDivisionError: division by zero" in trace
+    assert trace.count('File "classifier.py"') == 3
+    assert "isolated" not in trace
+
+
+def test_full_train_predictions_survive_a_failing_test(bench: Workbench, dataset: Dataset) -> None:
+    """What was predicted before the failure is kept, with the metrics of its stages."""
+    failed = fail(bench, dataset, BROKEN["predict raises on the test part"][0])
+    assert failed.full_train is not None
+    assert failed.full_train.shape == (ROWS, 2)
+    assert failed.metrics.validation_time > 0
+
+
+ENDLESS = {
+    "loop": "while True: pass",
+    "sleep": "time.sleep(1000)",
+    "ignored signals": "[signal.signal(s, signal.SIG_IGN) for s in (15, 2, 1, 24)]; time.sleep(1000)",
+    "loop in C": "sum(range(10 ** 18))",
+    "deadlock": "lock = threading.Lock(); lock.acquire(); lock.acquire()",
+    "swallows everything": "while True:\n            try: time.sleep(1)\n            except BaseException: pass",
+    "stopped": "os.kill(os.getpid(), signal.SIGSTOP)",
+}
+
+
+@pytest.mark.parametrize("name", ENDLESS)
+def test_an_endless_submission_is_stopped(bench: Workbench, dataset: Dataset, name: str) -> None:
+    """The hard limit ends what ignores everything, and says which limit and stage."""
+    failed = fail(bench, dataset, classifier(fit="print('begun')\n        " + ENDLESS[name]))
+    assert reason(failed) == (Stage.TRAIN, Cause.HARD_TIMEOUT, Fault.LIMIT)
+    assert failed.message == "\nhard time limit of 4 s reached - ERROR(train)\n"
+    assert failed.log == "begun\n"
+    assert failed.metrics.train_time >= 3.5
+
+
+def test_an_endless_test_part_is_stopped(bench: Workbench, dataset: Dataset) -> None:
+    """The limit is on the whole fold, and the stage is the one it was in."""
+    code = classifier(predict="return np.ones((len(X), 2)) if self.calls == 1 else time.sleep(1000)")
+    failed = fail(bench, dataset, code)
+    assert reason(failed) == (Stage.TEST, Cause.HARD_TIMEOUT, Fault.LIMIT)
+    assert failed.full_train is not None
+
+
+DAEMON = """
+def daemon(mark):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            for s in (1, 2, 15): signal.signal(s, signal.SIG_IGN)
+            ctypes.CDLL(None).prctl(15, mark, 0, 0, 0)
+            time.sleep(1000)
+        os._exit(0)
+    time.sleep(0.2)
+"""
+
+
+def named(mark: str) -> list[psutil.Process]:
+    """The processes of that name."""
+    return [process for process in psutil.process_iter(["name"]) if process.info["name"] == mark]
+
+
+@pytest.mark.parametrize(("mark", "then"), [("dr-good", "pass"), ("dr-bad", "os._exit(1)"), ("dr-late", "time.sleep(99)")])
+def test_a_daemon_left_behind_is_gone(bench: Workbench, dataset: Dataset, mark: str, then: str) -> None:
+    """A process in a session of its own dies with its fold, however that ends."""
+    code = classifier(top=DAEMON, fit=f"daemon(b'{mark}'); {then}")
+    begun = time.monotonic()
+    bench.run(dataset, {"classifier.py": code}, range(60))
+    deadline = begun + LIMITS.hard_seconds + LATE_SECONDS
+    while named(mark) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not named(mark)
+
+
+def test_a_daemon_exists_while_its_fold_runs(bench: Workbench, dataset: Dataset) -> None:
+    """The daemon of the test above really starts."""
+    code = classifier(top=DAEMON, fit="daemon(b'dr-seen'); print(open('/proc/loadavg').read()); time.sleep(0.5)")
+    seen = []
+
+    def look(_: object) -> None:
+        seen.extend(named("dr-seen"))
+
+    outcome = bench.executor.run(bench.request(dataset, {"classifier.py": code}, range(60)), on_trained=look)
+    assert isinstance(outcome, Tested), outcome
+    assert seen or not named("dr-seen")
+
+
+def test_a_flood_of_output_is_bounded(bench: Workbench, dataset: Dataset) -> None:
+    """Of 100 MB of output the head and the tail are kept, and the fold is not held up."""
+    code = classifier(fit="print('first'); os.write(1, b'x' * 100_000_000); print('last')")
+    outcome = bench.run(dataset, {"classifier.py": code}, range(60))
+    assert isinstance(outcome, Tested), outcome
+    assert outcome.log.startswith("first\nxxx")
+    assert outcome.log.endswith("xxxlast\n")
+    assert "bytes left out" in outcome.log
+    assert len(outcome.log) < 70_000
+
+
+def test_the_last_byte_before_a_crash_is_kept(bench: Workbench, dataset: Dataset) -> None:
+    """Output of Python and of C is there after a SIGKILL, and no byte is taken for text it is not."""
+    fit = "print('one', end=''); sys.stderr.write('two'); ctypes.CDLL(None).puts(b'three'); os.write(1, b'\\xff\\0'); os.kill(os.getpid(), 9)"
+    failed = fail(bench, dataset, classifier(fit=fit))
+    assert failed.log == "onetwothree\n\N{REPLACEMENT CHARACTER}\N{REPLACEMENT CHARACTER}"
+
+
+CHANNEL = {
+    "garbage": "os.write(3, b'garbage')",
+    "a list": "os.write(3, b'[1]')",
+    "deep nesting": "os.write(3, b'[' * 100_000)",
+    "too much": "s = socket.socket(fileno=3); s.setsockopt(1, 7, 1 << 20); s.send(b'{}' + b' ' * 150_000)",
+    "a forged result": "os.write(3, b'{\"event\": \"predicted\", \"shape\": [75, 2], \"dtype\": \"<f8\"}')",
+    "a number for an exception": "os.write(3, b'{\"event\": \"raised\", \"text\": 1}')",
+    "closed": "os.close(3); time.sleep(1000)",
+}
+
+
+@pytest.mark.parametrize("name", CHANNEL)
+def test_meddling_with_the_channel_is_a_protocol_error(bench: Workbench, dataset: Dataset, name: str) -> None:
+    """What is not the next message ends the fold as against the rules."""
+    failed = fail(bench, dataset, classifier(fit=CHANNEL[name]))
+    assert reason(failed) == (Stage.TRAIN, Cause.POLICY, USER)
+    assert failed.message.startswith("\nprotocol_error: ")
+
+
+def lying(header: str, *, size: int = 1200, seal: bool = True, count: int = 1) -> str:
+    """Lines that send a header of one's own beside memory files of some size."""
+    sealing = "fcntl.fcntl(fd, 1033, 15)" if seal else "pass"
+    return f"""
+def lie():
+    import array, fcntl, json
+    fd = os.memfd_create('x', os.MFD_ALLOW_SEALING)
+    os.ftruncate(fd, {size}); {sealing}
+    fds = array.array('i', [fd] * {count})
+    socket.socket(fileno=os.dup(3)).sendmsg([json.dumps(dict({header})).encode()], [(1, 1, fds)])
+"""
+
+
+LIES = {
+    "more rows than bytes": lying("event='predicted', dtype='<f8', shape=[75, 3]"),
+    "negative lengths": lying("event='predicted', dtype='<f8', shape=[-75, -2]"),
+    "another type": lying("event='predicted', dtype='|O8', shape=[75, 2]"),
+    "not sealed": lying("event='predicted', dtype='<f8', shape=[75, 2]", seal=False),
+    "two files": lying("event='predicted', dtype='<f8', shape=[75, 2]", count=2),
+    "sixty files": lying("event='predicted', dtype='<f8', shape=[75, 2]", count=60),
+    "many dimensions": lying("event='predicted', dtype='<f8', shape=[1] * 1000"),
+}
+
+
+@pytest.mark.parametrize("name", LIES)
+def test_a_lying_header_is_a_protocol_error(bench: Workbench, dataset: Dataset, name: str) -> None:
+    """A header is believed only as far as its file bears it out."""
+    failed = fail(bench, dataset, classifier(top=LIES[name], predict="lie(); time.sleep(1000)"))
+    assert reason(failed) == (Stage.VALIDATION, Cause.POLICY, USER)
+
+
+def test_a_huge_claim_costs_the_runner_nothing(bench: Workbench, dataset: Dataset) -> None:
+    """Ten gigabytes of claimed predictions are refused before memory is taken for them."""
+    code = classifier(top=lying("event='predicted', dtype='<f8', shape=[75, 20_000_000]"), predict="lie(); time.sleep(99)")
+    before = psutil.Process().memory_info().rss
+    failed = fail(bench, dataset, code)
+    assert reason(failed) == (Stage.VALIDATION, Cause.OUTPUT_SHAPE, Fault.LIMIT)
+    assert psutil.Process().memory_info().rss - before < 80 << 20
+
+
+def test_no_descriptor_of_a_child_stays_open(bench: Workbench, dataset: Dataset) -> None:
+    """Files that hostile children send are closed again."""
+    code = classifier(top=LIES["sixty files"], predict="lie(); time.sleep(1000)")
+    fail(bench, dataset, code)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        fail(bench, dataset, code)
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_a_memory_bomb_meets_its_limit(bench: Workbench, dataset: Dataset) -> None:
+    """Memory that grows without end becomes a MemoryError with the peak."""
+    failed = fail(bench, dataset, classifier(fit="blocks = [np.ones(1 << 20) for _ in range(10_000)]"))
+    assert reason(failed) == (Stage.TRAIN, Cause.MEMORY, Fault.LIMIT)
+    assert "memory limit 768 MiB, peak " in failed.message
+    assert 300 < failed.metrics.train_memory < 1100
+
+
+def test_a_full_disk_is_the_folds_own(bench: Workbench, dataset: Dataset) -> None:
+    """Files beyond the limit get ENOSPC, which is a limit and not the submission's error."""
+    failed = fail(bench, dataset, classifier(fit="[open(f'f{i}', 'wb').write(bytes(1 << 21)) for i in range(20)]"))
+    if "disk_quota" not in bench.sandbox.mechanisms:
+        pytest.skip("no file system of its own here")
+    assert reason(failed) == (Stage.TRAIN, Cause.DISK, Fault.LIMIT)
+    assert "disk limit 16 MiB" in failed.message
+
+
+def test_a_fork_bomb_stays_in_its_fold(bench: Workbench, dataset: Dataset) -> None:
+    """Forking without end hits a limit; nothing of it is left and the neighbours run."""
+    fit = "ctypes.CDLL(None).prctl(15, b'dr-bomb', 0, 0, 0)\n        while True: os.fork()"
+    failed = fail(bench, dataset, classifier(fit=fit))
+    assert failed.stage is Stage.TRAIN
+    deadline = time.monotonic() + LATE_SECONDS
+    while named("dr-bomb") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not named("dr-bomb")
+
+
+def test_too_many_files_are_refused_inside(bench: Workbench, dataset: Dataset) -> None:
+    """The limit of open files is the fold's own."""
+    failed = fail(bench, dataset, classifier(fit="files = [open('/dev/null') for _ in range(1000)]"))
+    assert reason(failed) == (Stage.TRAIN, Cause.USER_ERROR, USER)
+    assert "Too many open files" in failed.message
+
+
+def test_a_cancelled_fold_ends_at_once(bench: Workbench, dataset: Dataset) -> None:
+    """cancel() kills the running fold, and no other."""
+    import threading
+
+    request = bench.request(dataset, {"classifier.py": classifier(fit="time.sleep(1000)")}, range(60))
+    timer = threading.Timer(0.5, bench.executor.cancel, [request.fold_id])
+    timer.start()
+    outcome = bench.executor.run(request, on_trained=lambda _: None)
+    assert isinstance(outcome, Failed)
+    assert outcome.cause is Cause.CANCELLED
+    bench.executor.cancel(request.fold_id)
+
+
+def test_what_on_trained_raises_is_raised(bench: Workbench, dataset: Dataset) -> None:
+    """An announcement that fails is not lost in its thread."""
+
+    def refuse(_: object) -> None:
+        raise ConnectionError("no broker")
+
+    with pytest.raises(ConnectionError, match="no broker"):
+        bench.run(dataset, {"classifier.py": GOOD}, range(60), on_trained=refuse)
