@@ -106,9 +106,11 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=200)
     parser.add_argument("--burst", type=int, default=200)
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="datarun-bench-") as fresh:
-        with running_stack(arguments.dir or Path(fresh), output=Path(fresh) / "stack.log") as stack:
-            measure(Client(stack.connection), folds=arguments.folds, burst=arguments.burst)
+    with (
+        tempfile.TemporaryDirectory(prefix="datarun-bench-") as fresh,
+        running_stack(arguments.dir or Path(fresh) / "stack", output=Path(fresh) / "stack.log") as stack,
+    ):
+        measure(Client(stack.connection), folds=arguments.folds, burst=arguments.burst)
 
 
 def measure(client: Client, *, folds: int, burst: int) -> None:

@@ -85,7 +85,7 @@ def query(postgres_url: str, statement: str, *parameters: Any) -> list[Any]:
         connection.close()
 
 
-def fold_body(fold_id: int, submission_id: int, raw_data_id: int | None = None, **fields: Any) -> dict[str, Any]:
+def fold_body(fold_id: int | str, submission_id: int, raw_data_id: int | None = None, **fields: Any) -> dict[str, Any]:
     """Return the body of a fold; with a dataset it is a submission's first one and brings its files."""
     body: dict[str, Any] = {
         "databoard_sf_id": fold_id,

@@ -71,9 +71,8 @@ class Installation:
         command = [sys.executable, "-m", "services.projector", "--kafka", self.kafka, "--postgres", self.postgres_url]
         command += ["--topic-prefix", self.catalogue.prefix, "--session-timeout", "2", "--dir", str(self.folder)]
         with output.open("wb") as descriptor:
-            process = subprocess.Popen(
-                command, stderr=descriptor, stdout=descriptor, env={**os.environ, "DATARUN_CRASH_AT": crash_at}
-            )
+            environment = {**os.environ, "DATARUN_CRASH_AT": crash_at, "TMPDIR": str(self.folder)}
+            process = subprocess.Popen(command, stderr=descriptor, stdout=descriptor, env=environment)
         try:
             yield Projector(process, output)
         finally:

@@ -8,6 +8,7 @@ import secrets
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -99,7 +100,7 @@ def run(settings: Settings, options: Options) -> None:
     log.info("runner.stopped")
 
 
-def describe(me: Self, options: Options, holdings: Holdings):  # noqa: ANN201 - the Heart's parameter says it
+def describe(me: Self, options: Options, holdings: Holdings) -> Callable[[int], RunnerHeartbeat]:
     """Return the function that makes this runner's heartbeats."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, assert_never
+from typing import Any, Protocol, assert_never
 
 import structlog
 
@@ -77,7 +77,7 @@ class Worker:
 
     def run_split(self, request: SplitRequested, record: StoredRecord) -> None:
         """Split a dataset and append the result; raises Retryable for a platform fault."""
-        common = {
+        common: dict[str, Any] = {
             "raw_data_id": request.raw_data_id,
             "attempt": request.attempt,
             "task_id": request.task_id,
@@ -123,7 +123,7 @@ class Worker:
             case _:
                 assert_never(outcome)
 
-    def _run_fields(self, request: FoldRequested) -> dict[str, object]:
+    def _run_fields(self, request: FoldRequested) -> dict[str, Any]:
         return {
             "fold_id": request.fold_id,
             "attempt": request.attempt,

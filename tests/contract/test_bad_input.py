@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import gzip
-import os
 import random
 import socket
 import time
@@ -42,6 +41,7 @@ SHARE = {"held_out_test": ["Must be greater than 0 and less than 1."]}
 SEED = {"random_state": ["Must be an integer from 0 to 4294967295."]}
 NO_AUTH = {"detail": "Authentication credentials were not provided."}
 WRONG_AUTH = {"detail": "Invalid username/password."}
+BAD_REQUEST = (b"HTTP/1.0 400", b"HTTP/1.1 400")
 NOT_FOUND = {"detail": "Not found."}
 SPECIFIC = "".join(
     f"def {name}(*args): ...\n"
@@ -106,9 +106,9 @@ def unchanged(gateway: Gateway, blobs_folder: Path) -> Iterator[None]:
 
 def _recorded(gateway: Gateway, blobs_folder: Path) -> list[Any]:
     tables = ("dataset", "submission", "fold", "outbox", "fetch_claim")
-    counts = [gateway.query(f"select count(*) from intake.{table}")[0][0] for table in tables]
-    attempts = gateway.query("select sum(attempt) from intake.fold")
-    return [*counts, attempts, sum(path.is_file() for path in blobs_folder.rglob("*"))]
+    counts = ", ".join(f"(select count(*) from intake.{table})" for table in tables)
+    recorded = gateway.query(f"select {counts}, (select sum(attempt) from intake.fold)")  # noqa: S608 - names above
+    return [*recorded, sum(path.is_file() for path in blobs_folder.rglob("*"))]
 
 
 def data_body(**fields: Any) -> dict[str, Any]:
@@ -253,7 +253,7 @@ JSON_ROWS = [
         RAW,
         with_specific(b"\0"),
         400,
-        file_error("Not Python: source code string cannot contain null bytes.", "specific.py"),
+        file_error("source code string cannot contain null bytes", "specific.py"),
     ),
     (50, RAW, csv(""), 400, file_error("No data rows.")),
     (50, RAW, csv("a,species\n"), 400, file_error("No data rows.")),
@@ -543,12 +543,12 @@ def test_a_list_without_ids_is_no_content(gateway: Gateway) -> None:
 
 
 def raw_exchange(gateway: Gateway, request: bytes, *, seconds: float = 10.0) -> bytes:
-    """Send bytes and return all that comes back until the gateway closes."""
+    """Send bytes and return the answer, up to its last byte or the end of the connection."""
     parts = urlsplit(gateway.url)
     with socket.create_connection((parts.hostname, parts.port), timeout=seconds) as connection:
         connection.sendall(request)
         answer = b""
-        while chunk := connection.recv(65536):
+        while not answer.endswith(b"}") and (chunk := connection.recv(65536)):
             answer += chunk
     return answer
 
@@ -571,6 +571,7 @@ def test_a_body_announced_too_large_is_refused_at_once(gateway: Gateway, length:
     answer = raw_exchange(gateway, head(f"Content-Length: {length}"))
     assert answer.startswith(b"HTTP/1.1 413")
     assert b'{"detail":"Request body exceeds 256 MiB."}' in answer
+    assert b"Connection: close" in answer
     assert time.monotonic() - started < 2
 
 
@@ -601,9 +602,9 @@ def test_malformed_http_gets_400_and_is_closed(gateway: Gateway) -> None:
         head("X: " + "x" * 9000),
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     ):
-        assert raw_exchange(gateway, request).startswith(b"HTTP/1.1 400"), request[-60:]
+        assert raw_exchange(gateway, request)[:12] in BAD_REQUEST, request[-60:]
     chunked = head("Transfer-Encoding: chunked", "Connection: close")
-    assert raw_exchange(gateway, chunked + b"zz\r\nnonsense").startswith(b"HTTP/1.1 400")
+    assert raw_exchange(gateway, chunked + b"zz\r\nnonsense")[:12] in BAD_REQUEST
 
 
 @pytest.mark.usefixtures("unchanged")
@@ -619,24 +620,24 @@ def test_random_bytes_never_make_a_server_error(gateway: Gateway) -> None:
             chance.choice([RAW, SPLIT, CUSTOM, FOLD]), data=bytes(body), headers={"Content-Type": "application/json"}
         )
         assert 400 <= got.status_code < 500, (bytes(body), got.text)
-    assert os.path.exists(f"/proc/{gateway.process.pid}")
+    assert gateway.process.poll() is None
 
 
 def test_good_neighbours_of_bad_input_are_accepted(gateway: Gateway) -> None:
     """What only looks odd is accepted: the documented priorities, digits as text, quoted commas, a byte order mark."""
     quoted = '\ufeffa,species\r\n"1,5",x\r\n\r\n"line\nbreak",y\r\n'
     assert gateway.post(RAW, data_body(name="a-b_c. d", files={"é x.csv": packed(quoted)})).status_code == 201
+    assert gateway.post(FOLD, fold_body(99, 30, 2)).status_code == 201
     for number, priority in enumerate(("L", "H", "low", "high"), 100):
-        got = gateway.post(FOLD, next_fold(databoard_sf_id=str(number), priority=priority))
+        got = gateway.post(FOLD, fold_body(str(number), 30, priority=priority))
         assert got.status_code == 201, got.text
         assert got.json()["priority"] == ("low" if priority in ("L", "low") else "high")
-    same_files = next_fold(databoard_sf_id=110, files={"classifier.py": packed("class Classifier: ...\n")})
-    assert gateway.post(FOLD, same_files).status_code == 201
+    assert gateway.post(FOLD, fold_body(110, 30, 2)).status_code == 201
 
 
 def test_the_same_split_twice_is_one(gateway: Gateway) -> None:
     """A repeated split answers the same task and emits nothing (row 58)."""
-    count = "select count(*) from intake.outbox where topic like '%data-requests'"
+    count = "select count(*) from intake.outbox where topic ~ 'data-requests$'"
     raw_data_id = gateway.upload("again")
     first = gateway.post(SPLIT, {"raw_data_id": raw_data_id, "held_out_test": 0.3, "random_state": 7})
     before = gateway.query(count)

@@ -1,0 +1,257 @@
+"""The platform's own processes: killed, closed, or with less isolation than they would like."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from datarun.errors import Retryable
+from datarun.events import Cause, Dataset, FoldRequested
+from services.runner.execution import Executor, Failed, Limits, Tested
+from services.runner.execution.sandboxes import Plan
+from tests.integration.execution_workbench import GOOD, Workbench, workbench
+
+LIMITS = Limits(hard_seconds=6, memory_mib=1024)
+ROWS = 75
+SLOW = """
+import numpy as np, time
+class Classifier:
+    def fit(self, X, y): time.sleep(1000)
+"""
+
+
+def table(bench: Workbench) -> Dataset:
+    """A table of two features and two classes, split in halves."""
+    values = np.random.RandomState(0).rand(2 * ROWS, 2).round(6)
+    lines = [f"{a},{b},{int(a > 0.5)}" for a, b in values]
+    raw = ("a,b,target\n" + "\n".join(lines) + "\n").encode()
+    return bench.split(bench.dataset({"raw.csv": raw}, "classifier"), held_out=0.5)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Workbench]:
+    """An executor of a test's own."""
+    with workbench(tmp_path, LIMITS) as bench:
+        yield bench
+
+
+def programs(name: str) -> list[psutil.Process]:
+    """Our running programs of that name: the loader, or the zygote's two processes with their children."""
+    ours = psutil.Process().children(recursive=True)
+    return [process for process in ours if f"isolated.{name} import" in " ".join(process.cmdline())]
+
+
+def assert_runs(bench: Workbench, dataset: Dataset) -> None:
+    """A good submission runs."""
+    outcome = bench.run(dataset, {"classifier.py": GOOD}, range(60))
+    assert isinstance(outcome, Tested), outcome
+
+
+class Running(threading.Thread):
+    """A fold in a thread, with what came of it."""
+
+    def __init__(self, executor: Executor, request: FoldRequested) -> None:
+        super().__init__()
+        self._executor, self._request = executor, request
+        self.outcome: object = None
+
+    def run(self) -> None:
+        """Run the fold."""
+        try:
+            self.outcome = self._executor.run(self._request, on_trained=lambda _: None)
+        except Retryable as error:
+            self.outcome = error
+
+
+@pytest.mark.parametrize("which", ["launcher", "first process"])
+def test_a_killed_zygote_costs_the_running_fold_only(bench: Workbench, which: str) -> None:
+    """The fold that ran may be tried again; its process is gone; the next fold has a new zygote."""
+    dataset = table(bench)
+    fold = Running(bench.executor, bench.request(dataset, {"classifier.py": SLOW}, range(60)))
+    fold.start()
+    time.sleep(0.7)
+    before = programs("entry")
+    launcher = min(before, key=lambda process: process.create_time())
+    victim = launcher if which == "launcher" else launcher.children()[0]
+    victim.kill()
+    fold.join(LIMITS.hard_seconds)
+    assert isinstance(fold.outcome, Retryable), fold.outcome
+    _, alive = psutil.wait_procs(before, timeout=3)
+    assert not alive
+    assert_runs(bench, dataset)
+
+
+def test_a_zygote_killed_between_folds_costs_nothing(bench: Workbench) -> None:
+    """Nobody notices a zygote that dies while nothing runs."""
+    dataset = table(bench)
+    for process in programs("entry"):
+        process.kill()
+    assert_runs(bench, dataset)
+
+
+def test_a_killed_loader_is_replaced(bench: Workbench) -> None:
+    """The loader is started again, and knows the data again, when the next fold needs it."""
+    dataset = table(bench)
+    assert_runs(bench, dataset)
+    (loader,) = programs("loader")
+    loader.kill()
+    psutil.wait_procs([loader], timeout=3)
+    try:
+        assert_runs(bench, dataset)
+    except Retryable:
+        assert_runs(bench, dataset)
+    assert programs("loader") != [loader]
+
+
+def test_a_loader_that_dies_over_a_request_is_the_platforms_fault(bench: Workbench) -> None:
+    """A fold whose loader is killed while it is asked may be tried again."""
+    dataset = table(bench)
+    (loader,) = programs("loader")
+    loader.send_signal(signal.SIGSTOP)
+    fold = Running(bench.executor, bench.request(dataset, {"classifier.py": GOOD}, range(60)))
+    fold.start()
+    time.sleep(0.3)
+    loader.kill()
+    fold.join(LIMITS.hard_seconds)
+    assert isinstance(fold.outcome, Retryable)
+    assert_runs(bench, dataset)
+
+
+def test_closing_leaves_nothing(tmp_path: Path) -> None:
+    """After close() there is no process and no open file more than before, though a fold was running."""
+    files = len(os.listdir("/proc/self/fd"))
+    with workbench(tmp_path, LIMITS) as bench:
+        request = bench.request(table(bench), {"classifier.py": SLOW}, range(60))
+        fold = Running(bench.executor, request)
+        fold.start()
+        time.sleep(0.5)
+        started = psutil.Process().children(recursive=True)
+        assert len(started) >= 4
+    fold.join(5)
+    assert isinstance(fold.outcome, Retryable | Failed)
+    _, alive = psutil.wait_procs(started, timeout=3)
+    assert not alive
+    assert len(os.listdir("/proc/self/fd")) == files
+
+
+def test_a_runner_killed_outright_leaves_no_process(tmp_path: Path) -> None:
+    """When the runner itself dies, its zygote, loader and children end by themselves."""
+    import subprocess
+    import sys
+
+    program = f"""
+import time
+from pathlib import Path
+from datarun.blobs import LocalBlobs
+from services.runner.execution import Executor, Limits
+folder = Path({str(tmp_path)!r})
+Executor(blobs=LocalBlobs(folder), limits=Limits(), slots=2, work_folder=folder / "work").start()
+print("ready", flush=True)
+time.sleep(1000)
+"""
+    root = Path(__file__).parents[2]
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=root) as runner:
+        assert runner.stdout is not None
+        assert runner.stdout.readline() == b"ready\n"
+        started = psutil.Process(runner.pid).children(recursive=True)
+        assert len(started) >= 4
+        runner.kill()
+    _, alive = psutil.wait_procs(started, timeout=3)
+    assert not alive
+
+
+PLANS = {"as a user": Plan("user", None), "nothing but limits": Plan("", None)}
+DAEMON = """
+import ctypes, os, time
+import numpy as np
+class Classifier:
+    def fit(self, X, y):
+        if os.fork() == 0:
+            os.setsid()
+            if os.fork() == 0:
+                ctypes.CDLL(None).prctl(15, b'dr-plan', 0, 0, 0)
+                time.sleep(1000)
+            os._exit(0)
+        time.sleep(0.2)
+        open('kept', 'w').close()
+        raise ValueError(os.getcwd())
+"""
+
+
+@pytest.mark.parametrize("name", sorted(PLANS))
+def test_less_isolation_still_runs_and_cleans_up(tmp_path: Path, name: str) -> None:
+    """With fewer mechanisms folds run, limits hold, leftovers die, and the sandbox says what it is."""
+    bench = Workbench(tmp_path, LIMITS)
+    bench.executor = Executor(
+        blobs=bench.blobs, limits=LIMITS, slots=2, work_folder=tmp_path / "work", plans=[PLANS[name]]
+    )
+    try:
+        sandbox = bench.executor.start()
+        assert sandbox.level == 1
+        assert ("user_namespace" in sandbox.mechanisms) == (name == "as a user")
+        assert "own_uid" not in sandbox.mechanisms
+        dataset = table(bench)
+        assert_runs(bench, dataset)
+        failed = bench.run(dataset, {"classifier.py": DAEMON}, range(60))
+        assert isinstance(failed, Failed)
+        assert "ValueError" in failed.message
+        assert str(tmp_path) not in failed.message
+        late = bench.run(dataset, {"classifier.py": SLOW}, range(60))
+        assert isinstance(late, Failed)
+        assert late.cause is Cause.HARD_TIMEOUT
+        names = [process.info["name"] for process in psutil.process_iter(["name"])]
+        assert "dr-plan" not in names
+    finally:
+        bench.executor.close()
+
+
+def test_a_plan_that_is_refused_is_followed_by_the_next(tmp_path: Path) -> None:
+    """What cannot be had is not claimed."""
+    bench = Workbench(tmp_path, LIMITS)
+    impossible = Plan("root" if os.geteuid() else "user", 4_294_967_294)
+    plans = [Plan("no such kind of namespace", 60_000), Plan("", None)] if os.geteuid() else [impossible, Plan("", None)]
+    bench.executor = Executor(blobs=bench.blobs, limits=LIMITS, slots=1, work_folder=tmp_path / "work", plans=plans)
+    try:
+        assert "own_root" not in bench.executor.start().mechanisms
+        assert_runs(bench, table(bench))
+    finally:
+        bench.executor.close()
+
+
+def test_a_submission_sees_neither_network_nor_the_host(bench: Workbench) -> None:
+    """In its own root a submission finds no file, process, socket or secret of the runner."""
+    if "own_root" not in bench.sandbox.mechanisms:
+        pytest.skip("no namespaces here")
+    secret = bench.blobs.path(bench.blobs.put(b"secret"))
+    code = f"""
+import os, socket
+import numpy as np
+class Classifier:
+    def fit(self, X, y):
+        print(os.path.exists({str(secret)!r}), os.path.exists('/etc/passwd'), os.path.exists('/work'), os.path.exists('/tmp'))
+        print(sorted(set(os.environ) - {{'LC_CTYPE'}}))
+        print(max(int(p) for p in os.listdir('/proc') if p.isdigit()) < 100)
+        try: print(open('/proc/1/environ').read())
+        except PermissionError: print('closed')
+        try: socket.create_connection(('127.0.0.1', 22), 1)
+        except OSError as error: print(error.strerror)
+        for path in ('/', '/usr/x', '/box/0/../x'):
+            try: open(os.path.join(path, 'w'), 'w')
+            except OSError as error: print(error.strerror)
+        print(os.getuid() >= 60000, os.getgroups())
+        raise ValueError
+"""
+    failed = bench.run(table(bench), {"classifier.py": code}, range(60))
+    assert isinstance(failed, Failed)
+    lines = failed.log.splitlines()
+    environment = "['HOME', 'JOBLIB_MULTIPROCESSING', 'LANG', 'MKL_NUM_THREADS', 'OMP_NUM_THREADS', "
+    environment += "'OPENBLAS_NUM_THREADS', 'PATH', 'PWD', 'PYTHONHASHSEED', 'PYTHONUTF8', 'TMPDIR']"
+    assert lines[1:5] == [environment, "True", "closed", "Network is unreachable"], failed
