@@ -79,7 +79,11 @@ def decode(value: bytes | None, headers: Headers) -> Event:
 
     Raises Undecodable, UnknownType, UnknownVersion or SchemaMismatch; whatever bytes come in, nothing else.
     """
-    wire_type = next((raw for name, raw in headers if name == "ce_type"), None)
+    wire_type = None
+    for name, raw in headers:
+        if name == "ce_type":
+            wire_type = raw
+            break
     if value is None or not wire_type:
         raise Undecodable("empty value or no ce_type header")
     cls = _TYPES.get(wire_type)

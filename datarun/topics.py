@@ -146,7 +146,8 @@ _BY_PRIORITY = {Priority.HIGH: FOLD_REQUESTS_HIGH, Priority.LOW: FOLD_REQUESTS_L
 
 def topic_of(event: Event) -> Topic:
     """Return the topic an event belongs to."""
-    if isinstance(event, FoldRequested):
+    # `isinstance` asks pydantic's metaclass: ten times as slow, a million times over in a replay.
+    if type(event) is FoldRequested:
         return _BY_PRIORITY[event.priority]
     return _BY_TYPE[type(event)]
 

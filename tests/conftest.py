@@ -12,11 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg2
 import pytest
 
 from datarun.cli.environment import cache_folder, trust_system_certificates
-from datarun.db import upgrade
 from datarun.stack.kafka import local_kafka
 from datarun.stack.postgres import Postgres, local_postgres
 from datarun.stack.prepare import ensure_kafka
@@ -62,6 +60,8 @@ def postgres(cache: Path, servers: Path) -> Iterator[Postgres]:
 @pytest.fixture(scope="session")
 def migrated(postgres: Postgres) -> str:
     """Return the name of a database on which every migration ran: the template of each test's own."""
+    from datarun.db import upgrade
+
     name = "migrated"
     _execute(postgres, f"create database {name}")
     upgrade(postgres.url_of(name))
@@ -92,6 +92,8 @@ def blobs_url(tmp_path: Path) -> str:
 
 
 def _execute(server: Postgres, statement: str) -> None:
+    import psycopg2
+
     connection = psycopg2.connect(f"postgresql://postgres@/postgres?host={server.socket_folder}")
     connection.autocommit = True
     with connection.cursor() as cursor:

@@ -107,26 +107,41 @@ def add_account(postgres_url: str) -> None:
 def pretend_projected(postgres_url: str, prefix: str) -> None:
     """Let the read model claim that it has seen all there will be, so that no answer waits for a projector."""
     for topic in PROJECTED:
-        for partition in range(topic.partitions):
-            query(
-                postgres_url,
-                "insert into rm.projection_offset values (%s, %s, 1000000000)",
-                Catalogue(prefix).full_name(topic),
-                partition,
-            )
+        query(
+            postgres_url,
+            "insert into rm.projection_offset select %s, generate_series(0, %s), 1000000000",
+            Catalogue(prefix).full_name(topic),
+            topic.partitions - 1,
+        )
 
 
 @contextmanager
 def running_gateway(
-    folder: Path, *, kafka: str, postgres_url: str, blobs_url: str, prefix: str, **environment: str
+    folder: Path,
+    *,
+    kafka: str,
+    postgres_url: str,
+    blobs_url: str,
+    prefix: str,
+    gateway_postgres_url: str | None = None,
+    **environment: str,
 ) -> Iterator[Gateway]:
-    """Start a gateway on a free port and stop it in the end."""
+    """Start a gateway on a free port and stop it in the end; it may be told of another database than the test's."""
     add_account(postgres_url)
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"gateway-{time.monotonic_ns()}.log"
     notify = folder / "notify.sock"
     notify.unlink(missing_ok=True)
-    options = ["--port", "0", "--kafka", kafka, "--postgres", postgres_url, "--blobs", blobs_url]
+    options = [
+        "--port",
+        "0",
+        "--kafka",
+        kafka,
+        "--postgres",
+        gateway_postgres_url or postgres_url,
+        "--blobs",
+        blobs_url,
+    ]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ready, log.open("wb") as output:
         ready.bind(str(notify))
         ready.settimeout(READY_SECONDS)

@@ -36,7 +36,12 @@ echo "setup: installing what requirements.lock pins (cache: $cache)"
 .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation \
   --config-settings editable_mode=compat --editable .
 
-# Otherwise the first start of every service would compile what it imports, and every start where bytecode may not be written.
+# Kafka's jars are fetched meanwhile; without them everything else works, and `datarun up` says what is missing.
+.venv/bin/datarun prepare &
+preparing=$!
+
+# Otherwise the first start of every service would compile what it imports, and every start where no bytecode may be written.
 echo "setup: compiling"
 unused='/tests?/|/testing/|site-packages/(mypy|hypothesis|grimp|importlinter|setuptools|pkg_resources|pip|_pytest|pygments|[a-z0-9_]+-stubs|types_[a-z]+)'
 .venv/bin/python -m compileall -q -j 0 -x "$unused" .venv/lib datarun services || true
+wait "$preparing" || echo "setup: Kafka is not prepared; it will be at the first start"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -30,41 +31,32 @@ def rebuild(
     folder: Folder = DEFAULT_FOLDER,
     schema: Annotated[str, typer.Option(help="Schema to build in; an interrupted rebuild goes on.")] = "rm_next",
     fresh: Annotated[bool, typer.Option("--fresh", help="Drop the schema first.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, max=12, help="Processes to work with.")] = min(os.cpu_count() or 1, 12),
     kafka: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The broker, instead of the folder's.")] = None,
     postgres: Annotated[str | None, typer.Option(metavar="URL", help="The database, instead of the folder's.")] = None,
     topic_prefix: Annotated[str | None, typer.Option(help="What the topics' names begin with.")] = None,
 ) -> None:
     """Project the whole log into another schema and compare it with the live read model."""
+    from functools import partial
+
     from rich.console import Console
 
     from datarun.db import connect
     from datarun.log.kafka import KafkaLog
     from datarun.projection.rebuild import Rebuild
+    from datarun.projection.share import Ground
     from datarun.settings import load_settings
 
     if schema == LIVE:
         raise typer.BadParameter("that is the live read model; build beside it", param_hint="--schema")
     # A rebuild moves no bytes; only the settings' reader asks for a place.
     settings = load_settings(folder, kafka=kafka, postgres_url=postgres, topic_prefix=topic_prefix, blobs="unused:")
+    ground = Ground(partial(KafkaLog, settings.kafka), partial(connect, settings.postgres), settings.catalogue, schema)
     console = Console()
-    event_log = KafkaLog(settings.kafka)
-    live, building = connect(settings.postgres), connect(settings.postgres)
-    try:
-        with _bar(console) as bar:
-            task = bar.add_task("rebuilding", total=None)
-            work = Rebuild(
-                event_log,
-                building,
-                live,
-                catalogue=settings.catalogue,
-                schema=schema,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-            )
-            outcome = work.run(fresh=fresh)
-    finally:
-        live.close()
-        building.close()
-        event_log.close()
+    with _bar(console) as bar:
+        task = bar.add_task("rebuilding", total=None)
+        work = Rebuild(ground, jobs=jobs, progress=lambda done, total: bar.update(task, completed=done, total=total))
+        outcome = work.run(fresh=fresh)
     _report(console, outcome, schema)
     if not outcome.equal:
         raise typer.Exit(1)

@@ -37,8 +37,7 @@ class Record:
     single: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class StoredRecord:
+class StoredRecord(NamedTuple):
     """A record as the log holds it; the timestamp (ms) is the broker's or the producer's and orders nothing."""
 
     topic: str

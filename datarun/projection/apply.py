@@ -17,7 +17,7 @@ from datarun.projection.batch import Batch, dead_letter, fold
 from datarun.projection.columns import Columns
 from datarun.projection.statements import Register, in_schema, upsert
 from datarun.projection.text import json_text
-from datarun.readmodel.tables import SCHEMA
+from datarun.readmodel import SCHEMA
 from datarun.topics import Catalogue
 
 

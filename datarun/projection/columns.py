@@ -73,18 +73,14 @@ def run(kept: Kept[RunOfFold]) -> Columns:
         "run_at": moment(kept.record.timestamp_ms),
     }
     match event:
-        case FoldStarted() | FoldLost():
-            return columns | _measured(_NO_METRICS, None)
-        case FoldTrained():
-            predictions = {
-                "full_train_predictions": _blob(event.full_train_predictions),
-                "full_train_shape": event.predictions_shape,
-            }
-            return columns | _measured(event.metrics, event.sandbox) | predictions
         case FoldTested():
-            return columns | _measured(event.metrics, event.sandbox) | _tested(event)
+            return {**columns, **_measured(event.metrics, event.sandbox), **_tested(event)}
+        case FoldStarted() | FoldLost():
+            return {**columns, **_measured(_NO_METRICS, None)}
+        case FoldTrained():
+            return {**columns, **_measured(event.metrics, event.sandbox), **_trained(event)}
         case FoldFailed():
-            return columns | _measured(event.metrics, event.sandbox) | _failed(event)
+            return {**columns, **_measured(event.metrics, event.sandbox), **_failed(event)}
 
 
 def fetch(kept: Kept[PredictionsFetched]) -> Columns:
@@ -146,6 +142,13 @@ def heartbeat(kept: Kept[RunnerHeartbeat]) -> Columns:
         "seen_at": moment(kept.record.timestamp_ms),
         "stopping": event.stopping,
         "heartbeat": event.model_dump(mode="json"),
+    }
+
+
+def _trained(event: FoldTrained) -> Columns:
+    return {
+        "full_train_predictions": _blob(event.full_train_predictions),
+        "full_train_shape": event.predictions_shape,
     }
 
 

@@ -1,1 +1,4 @@
 """The read model: tables that a projection fills and anybody may read. Disposable: the log makes it anew."""
+
+SCHEMA = "rm"
+"""The live read model; others are made beside it."""

@@ -8,7 +8,8 @@ from sqlalchemy import MetaData
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
-from datarun.readmodel.tables import SCHEMA, metadata
+from datarun.readmodel import SCHEMA
+from datarun.readmodel.tables import metadata
 
 
 def create_read_model(connection: Connection, *, schema: str = SCHEMA) -> None:

@@ -23,7 +23,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-SCHEMA = "rm"
+from datarun.readmodel import SCHEMA
+
 metadata = MetaData(schema=SCHEMA)
 
 dataset = Table(

@@ -49,7 +49,7 @@ def find_identity(program: Path) -> Identity:
     named = _unprivileged()
     ways = [Identity(_namespace_entry(uid, os.getegid(), named.pw_uid), owner_uid=uid)]
     if uid == 0:
-        ways.append(Identity(_drop(named.pw_uid, named.pw_gid), owner_uid=named.pw_uid))
+        ways.append(Identity(drop_to(named.pw_uid, named.pw_gid), owner_uid=named.pw_uid))
     for way in ways:
         if _runs(program, way):
             return way
@@ -73,7 +73,9 @@ def _namespace_entry(uid: int, gid: int, inside: int) -> Callable[[], None]:
     return enter
 
 
-def _drop(uid: int, gid: int) -> Callable[[], None]:
+def drop_to(uid: int, gid: int) -> Callable[[], None]:
+    """Return what makes a child another user, for good."""
+
     def enter() -> None:
         os.setgroups([])
         os.setresgid(gid, gid, gid)

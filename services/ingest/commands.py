@@ -13,6 +13,8 @@ from services.ingest.forms import Bad, Field, Form
 
 MAX_RANDOM_STATE = 2**32 - 1
 MAX_FETCHED_IDS = 10_000
+NO_DATASET = 0
+"""No dataset has this id; a number too large for one is read as it."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9 _.\-]*")
 
 PRIORITIES = {"L": Priority.LOW, "H": Priority.HIGH, "low": Priority.LOW, "high": Priority.HIGH}
@@ -72,6 +74,12 @@ class RequestFold:
     force: Force
     raw_data: int | None
     files: dict[str, Any] | None = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """How many characters are to be decoded."""
+        files = (self.files or {}).values()
+        return len(self.train_is) + len(self.test_is) + sum(len(value) for value in files if isinstance(value, str))
 
 
 def _dataset_name(value: Any) -> str:
@@ -165,4 +173,4 @@ def fetch(body: Mapping[str, Any]) -> list[int]:
 def fetch_new(body: Mapping[str, Any]) -> int | None:
     """Read the dataset whose new predictions are wanted, None for all; raises Refusal."""
     raw_data_id: int | None = _FETCH_NEW.read(body)["raw_data_id"]
-    return raw_data_id
+    return raw_data_id if raw_data_id is None or 1 <= raw_data_id <= forms.MAX_ID else NO_DATASET

@@ -22,7 +22,7 @@ from services.ingest.answers import json_answer
 from services.ingest.bodies import read_json
 from services.ingest.commands import RequestSplit, UploadData
 from services.ingest.decisions import NAME_TAKEN, decide_split
-from services.ingest.files import check_names, decode_files
+from services.ingest.files import check_names, decode_files, taken
 from services.ingest.forms import MAX_ID, Bad
 from services.ingest.gateway import ACCOUNT, GATEWAY, POSITION, Gateway
 from services.ingest.refusals import Refusal, file_refused, invalid, not_found
@@ -91,7 +91,7 @@ def _check_elements(workflow_elements: str) -> None:
 
 
 def _decode(asked: UploadData, specific: str | None) -> tuple[dict[str, bytearray], int | None]:
-    contents = decode_files(asked.files)
+    contents = decode_files(taken(asked.files))
     name = specific or next(iter(contents))
     try:
         if specific is None:

@@ -7,7 +7,7 @@ import binascii
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from services.ingest.forms import Bad
@@ -50,12 +50,18 @@ def _is_plain(character: str) -> bool:
     return unicodedata.normalize("NFKC", character) == unicodedata.normalize("NFC", character)
 
 
-def decode_files(encoded: dict[str, Any]) -> dict[str, bytearray]:
-    """Return the contents of files; empties the dictionary it reads, so that no text is kept beside its bytes."""
+def taken(encoded: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield a dictionary's items and empty it, so that no text is kept beside its bytes."""
+    while encoded:
+        yield encoded.popitem()
+
+
+def decode_files(encoded: Iterable[tuple[str, Any]]) -> dict[str, bytearray]:
+    """Return the contents of files by their names; raises Refusal."""
     contents: dict[str, bytearray] = {}
     left = MAX_TOGETHER_BYTES
-    for name in list(encoded):
-        contents[name] = _decode_file(name, encoded.pop(name))
+    for name, value in encoded:
+        contents[name] = _decode_file(name, value)
         left -= len(contents[name])
         if left < 0:
             raise Refusal(413, {"files": [f"Together more than {MAX_TOGETHER_BYTES // MIB} MiB."]})

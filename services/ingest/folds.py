@@ -6,6 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import orjson
@@ -20,13 +21,13 @@ from datarun.readmodel import queries
 from datarun.readmodel.queries import KnownFold
 from services.ingest import commands, legacy
 from services.ingest.answers import ListAnswer, json_answer
-from services.ingest.bodies import read_json
+from services.ingest.bodies import QUICK_BYTES, read_json
 from services.ingest.commands import RequestFold
 from services.ingest.datasets import name_blobs, store
 from services.ingest.decisions import FoldDecision, decide_fold, unknown_dataset
 from services.ingest.files import check_names, decode_files
 from services.ingest.forms import MAX_ID, Bad
-from services.ingest.gateway import ACCOUNT, GATEWAY, PENDING, POSITION, Gateway
+from services.ingest.gateway import ACCOUNT, GATEWAY, POSITION, Gateway
 from services.ingest.indices import check_indices, decode_indices
 from services.ingest.portions import portions
 from services.ingest.refusals import Refusal, not_found
@@ -57,39 +58,47 @@ class _Stored:
 
 async def request_fold(request: web.Request) -> web.StreamResponse:
     """POST submissionfold/: refuse what is wrong, store the bytes, claim the attempt under its locks."""
-    gateway = request.app[GATEWAY]
+    gateway, username = request.app[GATEWAY], request[ACCOUNT].username
     asked = commands.request_fold(await read_json(request))
     if asked.files is not None:
         check_names(asked.files)
-    seen = await _read_context(gateway, asked)
-    decision = decide_fold(asked, seen, files_digest=None)
-    if asked.files is not None:
-        check_submission_names(asked.files, decision.dataset.workflow_elements)
-    stored = await gateway.compute(lambda: _store(gateway, asked, seen, request[ACCOUNT].username))
-    (event, queued), position = await gateway.accept(lambda cursor: _claim(gateway, cursor, stored), _sent_at_once)
-    if not queued:
-        gateway.relay.expect_split()
-    return json_answer(_accepted(asked, event), status=201, headers={POSITION: position if queued else PENDING})
-
-
-async def _read_context(gateway: Gateway, asked: RequestFold) -> FoldContext:
     if asked.raw_data is not None and not 1 <= asked.raw_data <= MAX_ID:
         raise unknown_dataset(asked.raw_data)
-    return await gateway.database.run(
-        lambda cursor: claims.read_fold_context(
-            cursor, fold_id=asked.databoard_sf_id, submission_id=asked.databoard_s_id, raw_data_id=asked.raw_data
-        )
+    if asked.size <= QUICK_BYTES:
+        work = partial(_accept, gateway, asked, username)
+    else:
+        # Megabytes take their time, and no database connection.
+        seen = await gateway.database.run(partial(_read_context, asked))
+        stored = await gateway.compute(lambda: _store(gateway, asked, seen, username))
+        work = partial(_claim, gateway, stored)
+    (event, queued), position = await gateway.accept(work, lambda claim: claim[1])
+    if not queued:
+        gateway.relay.expect_split()
+    return json_answer(_accepted(asked, event), status=201, headers={POSITION: position})
+
+
+def _accept(gateway: Gateway, asked: RequestFold, username: str, cursor: Cursor) -> tuple[FoldRequested, list[Queued]]:
+    seen = _read_context(asked, cursor)
+    return _claim(gateway, _store(gateway, asked, seen, username), cursor)
+
+
+def _read_context(asked: RequestFold, cursor: Cursor) -> FoldContext:
+    return claims.read_fold_context(
+        cursor, fold_id=asked.databoard_sf_id, submission_id=asked.databoard_s_id, raw_data_id=asked.raw_data
     )
 
 
 def _store(gateway: Gateway, asked: RequestFold, seen: FoldContext, username: str) -> _Stored:
-    contents = decode_files(asked.files) if asked.files is not None else None
-    files = name_blobs(contents) if contents is not None else None
-    digest = claims.files_digest(files) if files is not None else None
-    decision = decide_fold(asked, seen, files_digest=digest)
+    decision = decide_fold(asked, seen, files_digest=None)
+    contents, files, digest = None, None, None
+    if asked.files is not None:
+        check_submission_names(asked.files, decision.dataset.workflow_elements)
+        contents = decode_files(asked.files.items())
+        files = name_blobs(contents)
+        digest = claims.files_digest(files)
+        decide_fold(asked, seen, files_digest=digest)
     train_is, test_is = _decode_indices(asked, decision)
-    if contents is not None:
-        store(gateway, contents)
+    store(gateway, contents or {})
     put = gateway.blobs.put
     return _Stored(asked, put(memoryview(train_is)), put(memoryview(test_is)), files, digest, username)
 
@@ -110,7 +119,7 @@ def _decode_indices(asked: RequestFold, decision: FoldDecision) -> tuple[bytearr
     return decoded[0], decoded[1]
 
 
-def _claim(gateway: Gateway, cursor: Cursor, stored: _Stored) -> tuple[FoldRequested, list[Queued]]:
+def _claim(gateway: Gateway, stored: _Stored, cursor: Cursor) -> tuple[FoldRequested, list[Queued]]:
     asked = stored.asked
     decision, files = _decide_under_locks(cursor, stored)
     event = FoldRequested(
@@ -156,10 +165,6 @@ def _decide_under_locks(cursor: Cursor, stored: _Stored) -> tuple[FoldDecision, 
             ),
         )
     return decision, files
-
-
-def _sent_at_once(claim: tuple[FoldRequested, list[Queued]]) -> list[Queued]:
-    return claim[1]
 
 
 def _accepted(asked: RequestFold, event: FoldRequested) -> dict[str, Any]:

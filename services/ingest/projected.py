@@ -73,8 +73,7 @@ class Projected:
 
     async def _look_for_ever(self) -> None:
         while True:
-            await self._look.wait()
-            self._look.clear()
+            await self._prompt()
             if not self._waiting:
                 continue
             try:
@@ -84,8 +83,14 @@ class Projected:
             for future, position in self._waiting.items():
                 if not future.done() and self._has(position):
                     future.set_result(None)
-            if self._waiting:
-                asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look.set)
+
+    async def _prompt(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS if self._waiting else None):
+                await self._look.wait()
+        except TimeoutError:
+            return
+        self._look.clear()
 
     async def _listen_for_ever(self) -> None:
         away = False

@@ -22,6 +22,9 @@ from services.ingest.database import Database
 
 MOST_IN_MEMORY = 10_000
 SCAN_SECONDS = 1.0
+HURRIED_SCAN_SECONDS = 0.02
+HURRY_SECONDS = 2.0
+"""How long rows are looked for often after one had to wait for an older one, which another gateway may be sending."""
 RETRY_SECONDS = 1.0
 MARK_SECONDS = 0.005
 """Acknowledgements are gathered for this long before one statement records them."""
@@ -64,6 +67,7 @@ class Relay:
         self._kicked = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._unanswered_since: float | None = None
+        self._hurry_until = 0.0
         # Until the first scan nobody knows.
         self._expects_split = True
 
@@ -106,6 +110,7 @@ class Relay:
             return known.sent if known else None
         overtakes = row.after is not None and row.after not in self._rows
         if overtakes or len(self._rows) >= MOST_IN_MEMORY:
+            self._hurry_until = asyncio.get_running_loop().time() + HURRY_SECONDS
             self._kicked.set()
             return None
         sending = _Sending(row)
@@ -181,7 +186,8 @@ class Relay:
 
     async def _pause(self) -> None:
         try:
-            async with asyncio.timeout(SCAN_SECONDS):
+            hurries = asyncio.get_running_loop().time() < self._hurry_until
+            async with asyncio.timeout(HURRIED_SCAN_SECONDS if hurries else SCAN_SECONDS):
                 await self._kicked.wait()
         except TimeoutError:
             return

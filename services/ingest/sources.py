@@ -25,7 +25,8 @@ def check_specific(content: bytearray) -> None:
     try:
         module = ast.parse(bytes(content))
     except SyntaxError as error:
-        raise Bad(f"line {error.lineno}: {error.msg}") from error
+        where = f"line {error.lineno}: " if error.lineno else ""
+        raise Bad(f"{where}{error.msg}") from error
     except (ValueError, RecursionError, MemoryError) as error:
         raise Bad(f"Not Python: {error or 'nested too deep'}.") from error
     names = set(_bound_names(module))

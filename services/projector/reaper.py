@@ -14,11 +14,11 @@ from contextlib import closing
 import structlog
 
 from datarun.envelope import Context, decode, encode, header, now
-from datarun.errors import LogUnavailable
+from datarun.errors import LogUnavailable, Rejected
 from datarun.events import Cause, Event, Fault, FoldFailed, FoldLost, FoldRequested, Stage
 from datarun.leases import Leases, Run
 from datarun.lifecycle import next_delivery
-from datarun.log import EventLog, StoredRecord, TopicPartition
+from datarun.log import EventLog, Position, StoredRecord, TopicPartition
 from datarun.projection.offsets import Offsets
 from datarun.topics import FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, RUNNER_STATUS, Catalogue
 from services.projector.running import Held, ReadModel
@@ -100,8 +100,7 @@ class Reaper:
         with closing(self._log.read(start)) as batches:  # type: ignore[type-var]
             for batch in batches:
                 for record in batch:
-                    event = decode(record.value, record.headers) if record.offset == position.offset else None
-                    return (event, record) if isinstance(event, FoldRequested) else None
+                    return _as_request(record, position)
                 if self._clock() > deadline:
                     break
         raise LogUnavailable(f"{position} could not be read again")
@@ -120,6 +119,16 @@ class Reaper:
             future.result(APPEND_SECONDS)
         except FutureTimeoutError as error:
             raise LogUnavailable from error
+
+
+def _as_request(record: StoredRecord, position: Position) -> tuple[FoldRequested, StoredRecord] | None:
+    if record.position != position:
+        return None
+    try:
+        event = decode(record.value, record.headers)
+    except Rejected:
+        return None
+    return (event, record) if isinstance(event, FoldRequested) else None
 
 
 def _lost(run: Run, held: Held) -> FoldLost:

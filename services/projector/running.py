@@ -10,7 +10,7 @@ from datarun.leases import Run, Runner
 from datarun.lifecycle import Rank
 from datarun.log import Position
 from datarun.projection.offsets import Offsets, read_offsets
-from datarun.readmodel.tables import SCHEMA
+from datarun.readmodel import SCHEMA
 
 _HELD = """
 select fold_id, run_attempt, run_delivery, runner_id,
@@ -53,12 +53,19 @@ class Postgres:
     def __init__(self, connection: Connection) -> None:
         connection.autocommit = True
         self._connection = connection
+        self._locked = False
 
     def lock(self) -> bool:
-        """Become the one reaper, if nobody is; the connection's end ends it."""
-        with self._connection.cursor() as cursor:
-            cursor.execute(_LOCK)
-            return bool(cursor.fetchone() == (True,))
+        """Become the one reaper, if nobody is, and stay it; the connection's end ends it."""
+        if not self._locked:
+            with self._connection.cursor() as cursor:
+                cursor.execute(_LOCK)
+                self._locked = cursor.fetchone() == (True,)
+        return self._locked
+
+    def close(self) -> None:
+        """Let go of the lock and the connection."""
+        self._connection.close()
 
     def held(self) -> dict[Run, Held]:
         """Return every run of a current attempt that was started and has not ended."""

@@ -11,7 +11,6 @@ import time
 
 import structlog
 from psycopg2 import InterfaceError, OperationalError
-from psycopg2.extensions import connection as Connection
 
 from datarun import notify
 from datarun.db import connect
@@ -38,7 +37,7 @@ class Watch:
         self._settings = settings
         self._url = url
         self._stall = Stall()
-        self._connection: Connection | None = None
+        self._read_model: Postgres | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="projector-watch")
 
@@ -73,15 +72,14 @@ class Watch:
         self._blind(reaper)
 
     def _tick(self, reaper: Reaper, event_log: EventLog, *, look: bool) -> None:
-        if self._connection is None:
-            self._connection = connect(self._url, application="datarun-reaper")
-        read_model = Postgres(self._connection)
-        if read_model.lock():
-            reaper.tick(read_model)
+        if self._read_model is None:
+            self._read_model = Postgres(connect(self._url, application="datarun-reaper"))
+        if self._read_model.lock():
+            reaper.tick(self._read_model)
         else:
             reaper.restart()
         if look:
-            self._look(read_model, event_log)
+            self._look(self._read_model, event_log)
 
     def _look(self, read_model: Postgres, event_log: EventLog) -> None:
         # The past of a compacted topic may be gone, so its offsets say nothing of how much is left to read.
@@ -97,7 +95,7 @@ class Watch:
     def _blind(self, reaper: Reaper) -> None:
         reaper.restart()
         self._stall.restart()
-        if self._connection is not None:
+        if self._read_model is not None:
             # Its end gives the advisory lock to another projector's reaper.
-            self._connection.close()
-            self._connection = None
+            self._read_model.close()
+            self._read_model = None

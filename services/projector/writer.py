@@ -15,7 +15,7 @@ from datarun.db import connect
 from datarun.log import StoredRecord
 from datarun.projection.apply import Applied, apply
 from datarun.projection.offsets import Offsets, lock_offsets, move_offsets
-from datarun.readmodel.tables import SCHEMA
+from datarun.readmodel import SCHEMA
 from datarun.topics import Catalogue, Kind
 
 FIRST_PAUSE_SECONDS = 0.1

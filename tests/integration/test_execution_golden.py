@@ -154,9 +154,7 @@ def test_wine_through_the_whole_chain(bench: Workbench) -> None:
         """,
     }
     raw = csv_of(load_wine(as_frame=True).frame)
-    outcome = run_standard(
-        bench, raw, "feature_extractor, classifier, calibrator", files, held_out=0.3, train_rows=124
-    )
+    outcome = run_standard(bench, raw, "feature_extractor, classifier, calibrator", files, held_out=0.3, train_rows=124)
     assert np.allclose(np.frombuffer(outcome.test.content).reshape(54, 3).sum(axis=1), 1)
 
 
@@ -309,8 +307,13 @@ def test_every_fold_starts_afresh(bench: Workbench) -> None:
 def test_a_list_and_a_sparse_matrix_are_numbers(bench: Workbench) -> None:
     """Predictions in a list or a sparse matrix are converted."""
     dataset = iris_of(bench)
-    for expression in ("[[0.2, 0.3, 0.5]] * len(X)", "__import__('scipy.sparse').sparse.csr_matrix([[0.2, 0.3, 0.5]] * len(X))"):
-        code = f"class Classifier:\n    def fit(self, X, y): pass\n    def predict_proba(self, X): return {expression}\n"
+    for expression in (
+        "[[0.2, 0.3, 0.5]] * len(X)",
+        "__import__('scipy.sparse').sparse.csr_matrix([[0.2, 0.3, 0.5]] * len(X))",
+    ):
+        code = (
+            f"class Classifier:\n    def fit(self, X, y): pass\n    def predict_proba(self, X): return {expression}\n"
+        )
         outcome = bench.run(dataset, {"classifier.py": code}, range(60))
         assert isinstance(outcome, Tested), outcome
         assert outcome.test == Predictions(np.array([[0.2, 0.3, 0.5]] * 75).tobytes(), (75, 3))
@@ -337,6 +340,8 @@ def test_two_folds_run_at_once(bench: Workbench, tmp_path: Path) -> None:
     dataset = iris_of(bench)
     code = GOOD.replace("def fit(self, X, y):", "def fit(self, X, y):\n            import time; time.sleep(0.5)")
     with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(lambda rows: bench.run(dataset, {"classifier.py": code}, rows), [range(50), range(60)]))
+        outcomes = list(
+            pool.map(lambda rows: bench.run(dataset, {"classifier.py": code}, rows), [range(50), range(60)])
+        )
     assert all(isinstance(outcome, Tested) for outcome in outcomes), outcomes
     assert outcomes[0].metrics != Metrics()

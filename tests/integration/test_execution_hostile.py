@@ -15,9 +15,7 @@ from datarun.events import Cause, Dataset, Fault, Stage
 from services.runner.execution import Failed, Limits, Tested
 from tests.integration.execution_workbench import GOOD, Workbench, workbench
 
-LIMITS = Limits(
-    hard_seconds=4, memory_mib=768, disk_mib=16, processes=48, open_files=128, output_mib=4, log_kib=64
-)
+LIMITS = Limits(hard_seconds=4, memory_mib=768, disk_mib=16, processes=48, open_files=128, output_mib=4, log_kib=64)
 ROWS = 75
 LATE_SECONDS = 2.0
 
@@ -227,7 +225,9 @@ def test_the_traceback_is_the_submissions_own(bench: Workbench, dataset: Dataset
 
 def test_the_causes_of_an_exception_are_cut_too(bench: Workbench, dataset: Dataset) -> None:
     """An exception raised from another shows both, without a frame of the platform."""
-    code = classifier(top="def f():\n    try: 1 / 0\n    except Exception as e: raise ValueError('late') from e", fit="f()")
+    code = classifier(
+        top="def f():\n    try: 1 / 0\n    except Exception as e: raise ValueError('late') from e", fit="f()"
+    )
     trace = fail(bench, dataset, code).message
     assert "ZeroDivisionError: division by zero" in trace
     assert trace.count('File "classifier.py"') == 3
@@ -289,7 +289,9 @@ def named(mark: str) -> list[psutil.Process]:
     return [process for process in psutil.process_iter(["name"]) if process.info["name"] == mark]
 
 
-@pytest.mark.parametrize(("mark", "then"), [("dr-good", "pass"), ("dr-bad", "os._exit(1)"), ("dr-late", "time.sleep(99)")])
+@pytest.mark.parametrize(
+    ("mark", "then"), [("dr-good", "pass"), ("dr-bad", "os._exit(1)"), ("dr-late", "time.sleep(99)")]
+)
 def test_a_daemon_left_behind_is_gone(bench: Workbench, dataset: Dataset, mark: str, then: str) -> None:
     """A process in a session of its own dies with its fold, however that ends."""
     code = classifier(top=DAEMON, fit=f"daemon(b'{mark}'); {then}")
@@ -337,8 +339,8 @@ CHANNEL = {
     "a list": "os.write(3, b'[1]')",
     "deep nesting": "os.write(3, b'[' * 100_000)",
     "too much": "s = socket.socket(fileno=3); s.setsockopt(1, 7, 1 << 20); s.send(b'{}' + b' ' * 150_000)",
-    "a forged result": "os.write(3, b'{\"event\": \"predicted\", \"shape\": [75, 2], \"dtype\": \"<f8\"}')",
-    "a number for an exception": "os.write(3, b'{\"event\": \"raised\", \"text\": 1}')",
+    "a forged result": 'os.write(3, b\'{"event": "predicted", "shape": [75, 2], "dtype": "<f8"}\')',
+    "a number for an exception": 'os.write(3, b\'{"event": "raised", "text": 1}\')',
     "closed": "os.close(3); time.sleep(1000)",
 }
 
@@ -384,7 +386,9 @@ def test_a_lying_header_is_a_protocol_error(bench: Workbench, dataset: Dataset, 
 
 def test_a_huge_claim_costs_the_runner_nothing(bench: Workbench, dataset: Dataset) -> None:
     """Ten gigabytes of claimed predictions are refused before memory is taken for them."""
-    code = classifier(top=lying("event='predicted', dtype='<f8', shape=[75, 20_000_000]"), predict="lie(); time.sleep(99)")
+    code = classifier(
+        top=lying("event='predicted', dtype='<f8', shape=[75, 20_000_000]"), predict="lie(); time.sleep(99)"
+    )
     before = psutil.Process().memory_info().rss
     failed = fail(bench, dataset, code)
     assert reason(failed) == (Stage.VALIDATION, Cause.OUTPUT_SHAPE, Fault.LIMIT)

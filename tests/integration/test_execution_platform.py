@@ -13,6 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
+import datarun
 from datarun.errors import Retryable
 from datarun.events import Cause, Dataset, FoldRequested
 from services.runner.execution import Executor, Failed, Limits, Tested
@@ -153,17 +154,21 @@ from pathlib import Path
 from datarun.blobs import LocalBlobs
 from services.runner.execution import Executor, Limits
 folder = Path({str(tmp_path)!r})
-Executor(blobs=LocalBlobs(folder), limits=Limits(), slots=2, work_folder=folder / "work").start()
+executor = Executor(blobs=LocalBlobs(folder), limits=Limits(), slots=2, work_folder=folder / "work")
+executor.start()
 print("ready", flush=True)
 time.sleep(1000)
 """
     root = Path(__file__).parents[2]
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=root) as runner:
-        assert runner.stdout is not None
-        assert runner.stdout.readline() == b"ready\n"
-        started = psutil.Process(runner.pid).children(recursive=True)
-        assert len(started) >= 4
-        runner.kill()
+        try:
+            assert runner.stdout is not None
+            assert runner.stdout.readline() == b"ready\n"
+            time.sleep(0.3)
+            started = psutil.Process(runner.pid).children(recursive=True)
+        finally:
+            runner.kill()
+    assert len(started) >= 3
     _, alive = psutil.wait_procs(started, timeout=3)
     assert not alive
 
@@ -213,11 +218,11 @@ def test_less_isolation_still_runs_and_cleans_up(tmp_path: Path, name: str) -> N
         bench.executor.close()
 
 
-def test_a_plan_that_is_refused_is_followed_by_the_next(tmp_path: Path) -> None:
-    """What cannot be had is not claimed."""
+@pytest.mark.parametrize("impossible", [Plan("user", 60_000), Plan("root", 4_294_967_295)])
+def test_a_plan_that_cannot_be_had_is_not_claimed(tmp_path: Path, impossible: Plan) -> None:
+    """What fails in the first child is followed by the next plan, and only that is reported."""
     bench = Workbench(tmp_path, LIMITS)
-    impossible = Plan("root" if os.geteuid() else "user", 4_294_967_294)
-    plans = [Plan("no such kind of namespace", 60_000), Plan("", None)] if os.geteuid() else [impossible, Plan("", None)]
+    plans = [impossible, Plan("", None)]
     bench.executor = Executor(blobs=bench.blobs, limits=LIMITS, slots=1, work_folder=tmp_path / "work", plans=plans)
     try:
         assert "own_root" not in bench.executor.start().mechanisms
@@ -236,14 +241,14 @@ import os, socket
 import numpy as np
 class Classifier:
     def fit(self, X, y):
-        print(os.path.exists({str(secret)!r}), os.path.exists('/etc/passwd'), os.path.exists('/work'), os.path.exists('/tmp'))
-        print(sorted(set(os.environ) - {{'LC_CTYPE'}}))
+        print(os.path.exists({str(secret)!r}), os.path.exists('/etc/passwd'), os.path.exists({datarun.__file__!r}), os.path.exists('/tmp'))
+        print([name for name in os.environ if 'DATARUN' in name or name in ('USER', 'LOGNAME', 'SSH_AUTH_SOCK')])
         print(max(int(p) for p in os.listdir('/proc') if p.isdigit()) < 100)
         try: print(open('/proc/1/environ').read())
         except PermissionError: print('closed')
         try: socket.create_connection(('127.0.0.1', 22), 1)
         except OSError as error: print(error.strerror)
-        for path in ('/', '/usr/x', '/box/0/../x'):
+        for path in ('/', "/usr", '/proc'):
             try: open(os.path.join(path, 'w'), 'w')
             except OSError as error: print(error.strerror)
         print(os.getuid() >= 60000, os.getgroups())
@@ -252,6 +257,7 @@ class Classifier:
     failed = bench.run(table(bench), {"classifier.py": code}, range(60))
     assert isinstance(failed, Failed)
     lines = failed.log.splitlines()
-    environment = "['HOME', 'JOBLIB_MULTIPROCESSING', 'LANG', 'MKL_NUM_THREADS', 'OMP_NUM_THREADS', "
-    environment += "'OPENBLAS_NUM_THREADS', 'PATH', 'PWD', 'PYTHONHASHSEED', 'PYTHONUTF8', 'TMPDIR']"
-    assert lines[1:5] == [environment, "True", "closed", "Network is unreachable"], failed
+    assert lines[0] == "False False False False"
+    assert lines[1:4] == ["[]", "True", "closed"]
+    assert lines[4] == "Network is unreachable"
+    assert lines[5:8] == ["Read-only file system"] + ["Permission denied", "Permission denied"], lines

@@ -1,19 +1,17 @@
-"""The gateway among real servers: races, a broker or a database that is away, crashes at every seam, cut connections."""
+"""The gateway among real servers: races, a broker or a database that is away, crashes, cut connections."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
-import subprocess
 import threading
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +30,7 @@ from datarun.log import StoredRecord, TopicPartition
 from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
 from datarun.post_api import decode_predictions
+from datarun.stack.postgres import Postgres
 from datarun.topics import TOPICS, Catalogue
 from tests.gateways import (
     USER,
@@ -102,7 +101,7 @@ def give_split(postgres_url: str, raw_data_id: int, *, train_rows: int = 75) -> 
     )
 
 
-def give_result(postgres_url: str, blobs_url: str, fold_id: int, *, values: int = 6, attempt: int = 1) -> np.ndarray:
+def give_result(postgres_url: str, blobs_url: str, fold_id: int, *, values: int = 6) -> np.ndarray:
     """Let the read model know a fold's predictions, as the projector would; returns them."""
     content = np.random.default_rng(fold_id).random(values)
     blob = open_blobs(blobs_url).put(content.tobytes())
@@ -112,13 +111,10 @@ def give_result(postgres_url: str, blobs_url: str, fold_id: int, *, values: int 
             raw_data_id, priority, train_is, test_is, task_id, run_attempt, run_rank, test_predictions,
             full_train_predictions, train_time)
         select fold_id, attempt, 1, submission_id, submission_version, raw_data_id, priority, train_is, test_is,
-            task_id, %(attempt)s, 9, %(blob)s, %(blob)s, 1.5
-        from intake.fold where fold_id = %(fold_id)s
-        on conflict (fold_id) do update set request_attempt = excluded.request_attempt,
-            run_attempt = excluded.run_attempt, run_rank = 9, test_predictions = excluded.test_predictions,
-            submission_version = excluded.submission_version""".replace("%(attempt)s", str(attempt))
-        .replace("%(blob)s", f"'{blob.sha256}:{blob.size}'")
-        .replace("%(fold_id)s", str(fold_id)),
+            task_id, attempt, 9, %s, %s, 1.5
+        from intake.fold where fold_id = %s""",
+        *[f"{blob.sha256}:{blob.size}"] * 2,
+        fold_id,
     )
     return content
 
@@ -219,25 +215,59 @@ def test_records_are_what_every_reader_expects(gateway: Gateway, kafka: str, top
     }
 
 
+class LateBroker:
+    """An address at which nobody answers until `arrive`; from then on it leads to the real broker."""
+
+    def __init__(self, bootstrap: str) -> None:
+        host, _, port = bootstrap.rpartition(":")
+        self._target = (host, int(port))
+        self._socket = socket.socket()
+        self._socket.bind(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def arrive(self) -> None:
+        """Start to answer."""
+        self._socket.listen()
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        while True:
+            client, _ = self._socket.accept()
+            broker = socket.create_connection(self._target)
+            for source, sink in ((client, broker), (broker, client)):
+                threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
+
+
+def _pump(source: socket.socket, sink: socket.socket) -> None:
+    while chunk := source.recv(65536):
+        sink.sendall(chunk)
+    sink.close()
+
+
+OWED = "select count(*) from intake.outbox where sent_at is null"
+
+
 def test_what_a_broker_missed_is_sent_once_when_it_is_back(
     start: Start, kafka: str, topic_prefix: str, postgres_url: str
 ) -> None:
     """A broker that is away refuses nothing: 201 with `pending`, and later each event is in the log exactly once."""
-    with Proxy(kafka) as proxy, start(kafka=proxy.address) as gateway:
+    broker = LateBroker(kafka)
+    with start(kafka=broker.address) as gateway:
         raw_data_id = gateway.upload()
-        proxy.cut()
         for fold_id in (1, 2, 3):
-            body = fold_body(fold_id, 1, raw_data_id if fold_id == 1 else None)
-            answer = gateway.post("submissionfold/", body)
+            answer = gateway.post("submissionfold/", fold_body(fold_id, 1, raw_data_id if fold_id == 1 else None))
             assert (answer.status_code, answer.headers["Datarun-Position"]) == (201, "pending")
+            assert answer.elapsed.total_seconds() < 2
             assert gateway.get(f"submissionfold/{fold_id}/").status_code == 200
+        assert [light["state"] for light in gateway.get("submissionfold-light/").json()] == ["TODO"] * 3
+        assert gateway.get("rawdata/").json()[0]["id"] == raw_data_id
         owed = {str(ce_id) for (ce_id,) in gateway.query("select ce_id from intake.outbox where sent_at is null")}
-        assert len(owed) == 3
-        proxy.mend()
-        wait_until(lambda: query(postgres_url, "select count(*) from intake.outbox where sent_at is null") == [(0,)])
+        assert len(owed) == 4
+        broker.arrive()
+        wait_until(lambda: query(postgres_url, OWED) == [(0,)])
         time.sleep(1.5)
-    requested = [record for record in read_log(kafka, topic_prefix) if "fold-requests" in record.topic]
-    assert Counter(header(record.headers, "ce_id") for record in requested) == dict.fromkeys(owed, 1)
+    sent = Counter(header(record.headers, "ce_id") for record in read_log(kafka, topic_prefix))
+    assert sent == dict.fromkeys(owed, 1)
 
 
 def test_a_gateway_killed_after_its_commit_loses_nothing(start: Start, kafka: str, topic_prefix: str) -> None:
@@ -254,46 +284,228 @@ def test_a_gateway_killed_after_its_commit_loses_nothing(start: Start, kafka: st
         assert next_one.get("submissionfold/1/").json()["state"] == "TODO"
 
 
-def test_a_living_gateways_rows_are_not_taken(start: Start, kafka: str, postgres_url: str) -> None:
-    """A second gateway does not send what the first one still holds, however long the broker is away for that one."""
-    with Proxy(kafka) as proxy, start(kafka=proxy.address) as first, start():
-        raw_data_id = first.upload()
-        proxy.cut()
-        first.post("submissionfold/", fold_body(1, 1, raw_data_id))
+def test_rows_are_taken_over_from_the_dead_alone(start: Start, kafka: str, postgres_url: str) -> None:
+    """A second gateway leaves what a living one still holds, and sends it when that one is killed."""
+    with start(kafka=LateBroker(kafka).address) as first, start():
+        first.post("submissionfold/", fold_body(1, 1, first.upload()))
         time.sleep(4)
-        owed = "select count(*) from intake.outbox where sent_at is null"
-        assert query(postgres_url, owed) == [(1,)]
+        assert query(postgres_url, OWED) == [(2,)]
         first.kill()
-        wait_until(lambda: query(postgres_url, owed) == [(0,)], seconds=8)
+        wait_until(lambda: query(postgres_url, OWED) == [(0,)], seconds=8)
 
 
-def test_without_postgres_the_answer_is_503_within_seconds(start: Start, postgres: Any) -> None:
-    """A database that hangs makes 503, never a hang, and the service recovers by itself (row 29)."""
-    with start() as gateway:
-        raw_data_id = gateway.upload()
-        backends = gateway.query(
-            "select pid from pg_stat_activity where application_name like 'datarun-gateway%%' and pid <> pg_backend_pid()"
-            if False
-            else "select pid from pg_stat_activity where application_name ~ '^datarun-gateway'"
-        )
-        host_pids = _host_pids([pid for (pid,) in backends])
-        for pid in host_pids:
+UNAVAILABLE = {"detail": "The service cannot record anything now; nothing was recorded."}
+
+
+def test_a_database_that_hangs_makes_503_in_time(gateway: Gateway) -> None:
+    """When Postgres stops answering the client has its 503 within 5 s, and the service recovers by itself (row 29)."""
+    raw_data_id = gateway.upload()
+    with stopped(gateway.query("select pid from pg_stat_activity where application_name = 'datarun-gateway'")):
+        answer = gateway.post("submissionfold/", fold_body(1, 1, raw_data_id))
+        assert (answer.status_code, answer.json()) == (503, UNAVAILABLE)
+        assert answer.headers["Retry-After"] == "5"
+        assert answer.elapsed.total_seconds() < 5
+    assert gateway.post("submissionfold/", fold_body(1, 1, raw_data_id)).status_code == 201
+
+
+@contextmanager
+def stopped(pids: list[tuple[int]]) -> Iterator[None]:
+    """Hold processes still."""
+    try:
+        for (pid,) in pids:
             os.kill(pid, signal.SIGSTOP)
-        try:
-            answer = gateway.post("submissionfold/", fold_body(1, 1, raw_data_id), timeout=10)
-            assert answer.status_code == 503
-            assert answer.elapsed.total_seconds() < 5
-            assert answer.headers["Retry-After"] == "5"
-            assert answer.json() == {
-                "detail": "The service cannot record anything now; nothing was recorded."
-            }
-        finally:
-            for pid in host_pids:
-                os.kill(pid, signal.SIGCONT)
-        assert gateway.post("submissionfold/", fold_body(1, 1, raw_data_id)).status_code == 201
+        yield
+    finally:
+        for (pid,) in pids:
+            os.kill(pid, signal.SIGCONT)
 
 
-def _host_pids(pids: list[int]) -> list[int]:
-    return pids
+def test_a_database_that_refuses_makes_503_and_comes_back(gateway: Gateway, postgres: Postgres) -> None:
+    """While Postgres lets nobody in every route says 503; afterwards all of them work, without a restart."""
+    raw_data_id = gateway.upload()
+    database = urlsplit(gateway.postgres_url).path[1:]
+    admin = postgres.url_of("postgres")
+    query(admin, f"alter database {database} allow_connections false")
+    query(admin, "select pg_terminate_backend(pid) from pg_stat_activity where datname = %s", database)
+    for call in (
+        partial(gateway.get, "rawdata/"),
+        partial(gateway.get, "submissionfold/"),
+        partial(gateway.post, "testpredictions/new/", {}),
+        partial(gateway.post, "submissionfold/", fold_body(1, 1, raw_data_id)),
+        partial(gateway.post, "rawdata/split/", {"raw_data_id": raw_data_id, "held_out_test": 0.5}),
+    ):
+        answer = call()
+        assert (answer.status_code, answer.json()) == (503, UNAVAILABLE)
+        assert answer.elapsed.total_seconds() < 5
+    query(admin, f"alter database {database} allow_connections true")
+    assert gateway.post("submissionfold/", fold_body(1, 1, raw_data_id)).status_code == 201
+    wait_until(lambda: gateway.query(OWED) == [(0,)])
 
 
+def test_it_starts_while_everything_is_away(start: Start, kafka: str, postgres_url: str) -> None:
+    """Without a broker and a database it lives, says what is missing, and refuses with 503."""
+    with start(kafka=LateBroker(kafka).address, gateway_postgres_url=f"{postgres_url}-not-here") as gateway:
+        assert requests.get(f"{gateway.url}/healthz", timeout=5).json() == {"status": "ok"}
+        ready = requests.get(f"{gateway.url}/readyz", timeout=10)
+        assert (ready.status_code, ready.json()) == (503, {"postgres": "away", "kafka": "away"})
+        assert gateway.get("rawdata/").json() == UNAVAILABLE
+
+
+def test_it_stops_in_time_while_the_broker_is_away(start: Start, kafka: str) -> None:
+    """SIGTERM ends the gateway within ten seconds, whatever is still owed."""
+    with start(kafka=LateBroker(kafka).address) as gateway:
+        gateway.upload()
+        started = time.monotonic()
+        gateway.process.terminate()
+        assert gateway.process.wait(10) == 0
+        assert time.monotonic() - started < 10
+
+
+def test_a_replaced_version_leaves_the_lists(gateway: Gateway, blobs_url: str) -> None:
+    """Forcing the submission takes its other folds out of the lists, and their numbers are free again."""
+    raw_data_id = gateway.upload()
+    for fold_id in (1, 2):
+        gateway.post("submissionfold/", fold_body(fold_id, 1, raw_data_id if fold_id == 1 else None))
+        give_result(gateway.postgres_url, blobs_url, fold_id)
+    forced = gateway.post("submissionfold/", fold_body(1, 1, raw_data_id, force=FORCE_BOTH))
+    assert forced.status_code == 201
+    shown = [(fold["databoard_sf_id"], fold["state"]) for fold in gateway.get("submissionfold-light/").json()]
+    assert shown == [(1, "TODO")]
+    assert [fold["databoard_sf_id"] for fold in gateway.get("submissionfold/").json()] == [1]
+    listed = gateway.post("testpredictions/list/", {"list_submission_fold": [1, 2]}).json()
+    assert [(fold["databoard_sf_id"], fold["state"]) for fold in listed] == [(1, "TODO")]
+    assert gateway.post("testpredictions/new/", {}).json() == []
+    assert gateway.post("submissionfold/", fold_body(2, 1)).status_code == 201
+    assert len(gateway.get("submissionfold-light/").json()) == 2
+    alone = gateway.post("submissionfold/", fold_body(1, 1, force="submission"))
+    assert alone.status_code == 201
+
+
+def test_predictions_are_new_until_they_arrived(
+    gateway: Gateway, kafka: str, topic_prefix: str, blobs_url: str
+) -> None:
+    """`new` gives each tested fold once, exactly as it was stored; waiting folds do not lose it by being listed."""
+    raw_data_id = gateway.upload()
+    gateway.post("submissionfold/", fold_body(1, 1, raw_data_id))
+    gateway.post("submissionfold/", fold_body(2, 1))
+    listed = gateway.post("testpredictions/list/", {"list_submission_fold": [2, 1, 1, 77]}).json()
+    assert [(fold["databoard_sf_id"], fold["state"], fold["test_predictions"]) for fold in listed] == [
+        (1, "TODO", None),
+        (2, "TODO", None),
+    ]
+    predictions = give_result(gateway.postgres_url, blobs_url, 1)
+    (new,) = gateway.post("testpredictions/new/", {"raw_data_id": raw_data_id}).json()
+    assert (new["databoard_sf_id"], new["state"], new["log_messages"]) == (1, "TESTED", "\n\n")
+    assert decode_predictions(new["test_predictions"]).tobytes() == predictions.tobytes()
+    assert gateway.post("testpredictions/new/", {}).json() == []
+    assert gateway.get("submissionfold-light/").json()[0]["new"] is False
+    wait_until(lambda: len(read_events(kafka, topic_prefix, PredictionsFetched)) == 1, seconds=5)
+    give_result(gateway.postgres_url, blobs_url, 2)
+    assert len(gateway.post("testpredictions/list/", {"list_submission_fold": [2]}).json()) == 1
+    assert gateway.post("testpredictions/new/", {}).json() == []
+    wait_until(lambda: len(read_events(kafka, topic_prefix, PredictionsFetched)) == 2, seconds=5)
+
+
+def test_two_fetchers_share_nothing(start: Start, blobs_url: str) -> None:
+    """Fetchers that ask at once, of two gateways, get disjoint folds that are all of them."""
+    with start() as one, start() as other:
+        raw_data_id = one.upload()
+        for fold_id in range(1, 41):
+            one.post("submissionfold/", fold_body(fold_id, 1, raw_data_id if fold_id == 1 else None))
+            give_result(one.postgres_url, blobs_url, fold_id)
+        answers = at_once([partial(post, (one, other)[n % 2], "testpredictions/new/", {}) for n in range(8)])
+        got = [fold["databoard_sf_id"] for answer in answers for fold in answer.json()]
+        assert sorted(got) == list(range(1, 41))
+
+
+def test_a_cut_connection_leaves_the_folds_new(gateway: Gateway, blobs_url: str) -> None:
+    """A client that hangs up in mid-body, of a long answer or a short one, gets the same folds again (row 81)."""
+    raw_data_id = gateway.upload()
+    for values in (2_000_000, 1000):
+        fold_id = values
+        gateway.post("submissionfold/", fold_body(fold_id, fold_id, raw_data_id))
+        give_result(gateway.postgres_url, blobs_url, fold_id, values=values)
+        hang_up_after(gateway, 600)
+        found: list[Any] = []
+
+        def is_new_again(found: list[Any] = found) -> bool:
+            found[:] = gateway.post("testpredictions/new/", {}).json()
+            return bool(found)
+
+        wait_until(is_new_again, seconds=10)
+        assert [fold["databoard_sf_id"] for fold in found] == [fold_id]
+        assert gateway.post("testpredictions/new/", {}).json() == []
+
+
+def hang_up_after(gateway: Gateway, count: int) -> None:
+    """Ask for new predictions, read some bytes of the answer and reset the connection."""
+    parts = urlsplit(gateway.url)
+    prepared = requests.Request("POST", f"{gateway.url}/runapp/testpredictions/new/", json={}, auth=USER).prepare()
+    lines = [f"POST {prepared.path_url} HTTP/1.1", f"Host: {parts.netloc}"]
+    lines += [f"{name}: {value}" for name, value in prepared.headers.items()]
+    with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
+        connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + prepared.body)
+        received = 0
+        while received < count:
+            received += len(connection.recv(min(200, count - received)))
+
+
+def test_a_claim_lapses_when_its_gateway_dies(start: Start, blobs_url: str) -> None:
+    """What a killed gateway was delivering is new again once the claim's time is over."""
+    with start() as doomed:
+        doomed.post("submissionfold/", fold_body(1, 1, doomed.upload()))
+        give_result(doomed.postgres_url, blobs_url, 1)
+        doomed.post("testpredictions/new/", {})
+        doomed.kill()
+    with start() as gateway:
+        if gateway.query("select claimed_until < 'infinity' from intake.fetch_claim") == [(True,)]:
+            assert gateway.post("testpredictions/new/", {}).json() == []
+            gateway.query("update intake.fetch_claim set claimed_until = now()")
+            assert len(gateway.post("testpredictions/new/", {}).json()) == 1
+
+
+def test_a_reader_may_ask_for_a_position(gateway: Gateway) -> None:
+    """Datarun-Min-Position makes a read wait for a write, and says 503 when it does not come."""
+    position = gateway.post("submissionfold/", fold_body(1, 1, gateway.upload())).headers["Datarun-Position"]
+    assert gateway.get("submissionfold/1/", headers={"Datarun-Min-Position": position}).status_code == 200
+    assert gateway.get("rawdata/", headers={"Datarun-Min-Position": "pending"}).status_code == 200
+    far = gateway.get("rawdata/", headers={"Datarun-Min-Position": "nowhere:0:5"})
+    assert far.status_code == 503
+    assert "Retry-After" in far.headers
+    assert gateway.get("rawdata/", headers={"Datarun-Min-Position": "x:y:z"}).status_code == 400
+
+
+def test_a_post_waits_for_its_own_projection(
+    kafka: str, postgres_url: str, topic_prefix: str, blobs_url: str, tmp_path: Path
+) -> None:
+    """An answer comes soon after the projector told of the event, and after a second at the latest."""
+    create_topics(kafka, prefix=topic_prefix)
+    with running_gateway(
+        tmp_path, kafka=kafka, postgres_url=postgres_url, blobs_url=blobs_url, prefix=topic_prefix
+    ) as gateway:
+        slow = timed(lambda: gateway.upload("one"))
+        assert 0.9 < slow < 2
+        projecting = threading.Timer(0.3, pretend_projected, (postgres_url, topic_prefix))
+        projecting.start()
+        soon = timed(lambda: gateway.upload("two"))
+        projecting.join()
+        assert 0.2 < soon < 0.9
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Return how many seconds a call takes."""
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started
+
+
+def test_accounts_are_added_once_and_let_in(gateway: Gateway) -> None:
+    """An account that is added is let in, wherever its password has umlauts; a second one of its name is refused."""
+    accounts.add(gateway.postgres_url, "bénédicte", "pässwörd")
+    credentials = tuple(part.encode() for part in ("bénédicte", "pässwörd"))
+    assert requests.get(f"{gateway.url}/runapp/rawdata/", auth=credentials, timeout=10).status_code == 200
+    with pytest.raises(DatarunError, match="exists already"):
+        accounts.add(gateway.postgres_url, "bénédicte", "other")
+    for name, password in (("", "x"), ("a:b", "x"), ("a", ""), ("a", "x" * 2000), ("a\n", "x")):
+        with pytest.raises(DatarunError):
+            accounts.add(gateway.postgres_url, name, password)

@@ -8,11 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datarun.events import Event, FoldFailed, FoldLost, FoldStarted, FoldTested, FoldTrained, PredictionsFetched
+from datarun.events import (
+    EVENT_TYPES,
+    Event,
+    FoldFailed,
+    FoldLost,
+    FoldStarted,
+    FoldTested,
+    FoldTrained,
+    PredictionsFetched,
+)
 from datarun.lifecycle import Rank
 from datarun.log import StoredRecord
 from datarun.projection.batch import Batch, fold
-from datarun.projection.evolve import Projected, Registers, evolve
+from datarun.projection.evolve import TAKERS, Projected, Registers, evolve
 from datarun.projection.offsets import Gap, Offsets, unseen
 from tests.histories import CATALOGUE, Log, heartbeat, logs, partition_of, requested, run_event, tables
 
@@ -40,6 +49,11 @@ def _merge(into: Registers, part: Registers) -> None:
 def test_any_reading_of_a_log_gives_the_same_rows(log: Log, seed: int) -> None:
     """Interleaving, redelivery and the cutting of batches leave no trace in the rows."""
     assert tables(_read(log.reading(seed))) == tables(fold(log, catalogue=CATALOGUE))
+
+
+def test_every_event_is_projected() -> None:
+    """Nobody declares an event that the read model ignores without noticing."""
+    assert set(TAKERS) == set(EVENT_TYPES)
 
 
 def _row(*events: Event) -> dict[str, object]:

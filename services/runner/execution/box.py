@@ -62,6 +62,9 @@ class Box:
         try:
             wire.send(zygote, limits, [theirs.fileno(), log, report.fileno()])
         except OSError as error:
+            self.job.close()
+            self._report.close()
+            os.close(self._log)
             raise ExecutionUnavailable("the zygote is gone") from error
         finally:
             theirs.close()
@@ -79,9 +82,11 @@ class Box:
     def wait_ready(self) -> None:
         """Wait until the child is confined and expects its job; raises ExecutionUnavailable when it never will be."""
         try:
-            forked = self._next_report()
-            (self._pidfd,) = forked[1]
-            self.folder = Path(forked[0]["folder"])
+            forked, descriptors = self._next_report()
+            if not descriptors:
+                raise ExecutionUnavailable(f"the zygote cannot fork: {forked['refused']}")
+            (self._pidfd,) = descriptors
+            self.folder = Path(forked["folder"])
             self.pid = _pid_of(self._pidfd)
             self.receive(time.monotonic() + START_SECONDS)
         except (Ended, TimedOut, ChannelClosed, Garbled) as error:

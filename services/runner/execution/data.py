@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,7 +19,7 @@ from services.runner.execution.isolated.workflow import elements_of
 from services.runner.execution.outcomes import ExecutionUnavailable
 
 CAPACITY_BYTES = 512 << 20
-PATIENCE_SECONDS = 300.0
+SHORTEST_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +82,9 @@ class LoaderProcess:
         if self._running is None or self._running[0].poll() is not None:
             self._stop()
             self._running = programs.start("loader", str(CAPACITY_BYTES))
-            self._running[1].settimeout(PATIENCE_SECONDS)
         return self._running[1]
 
-    def slice(self, dataset: Dataset, split: Split, train_is: Blob) -> FoldData:
+    def slice(self, dataset: Dataset, split: Split, train_is: Blob, *, deadline: float) -> FoldData:
         """Return the data of a fold; raises FoldFailure when there is no such fold, Retryable when it cannot tell."""
         request = {
             "ask": "slice",
@@ -95,26 +95,29 @@ class LoaderProcess:
         }
         indices = wire.sealed([get(self._blobs, train_is)])
         try:
-            answer, descriptors = self._ask(request, indices)
+            answer, descriptors = self._ask(request, indices, deadline)
             if "missing" in answer:
-                self._store([part for part in (split.train, split.test) if part and part.sha256 in answer["missing"]])
-                answer, descriptors = self._ask(request, indices)
+                self._store(
+                    [part for part in (split.train, split.test) if part and part.sha256 in answer["missing"]], deadline
+                )
+                answer, descriptors = self._ask(request, indices, deadline)
         finally:
             wire.close([indices])
         return fold_data(answer, descriptors)
 
-    def _store(self, parts: Sequence[Blob]) -> None:
+    def _store(self, parts: Sequence[Blob], deadline: float) -> None:
         for part in parts:
             content = wire.sealed([get(self._blobs, part)])
             try:
-                self._ask({"ask": "store", "sha256": part.sha256}, content)
+                self._ask({"ask": "store", "sha256": part.sha256}, content, deadline)
             finally:
                 wire.close([content])
 
-    def _ask(self, request: Message, descriptor: int) -> tuple[Message, list[int]]:
+    def _ask(self, request: Message, descriptor: int, deadline: float) -> tuple[Message, list[int]]:
         with self._lock:
             try:
                 control = self._start()
+                control.settimeout(max(SHORTEST_SECONDS, deadline - time.monotonic()))
                 wire.send(control, request, [descriptor])
                 received = wire.receive(control)
             except OSError as error:

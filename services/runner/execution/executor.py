@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -23,6 +23,7 @@ from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.wire import Message
 from services.runner.execution.nursery import Nursery
 from services.runner.execution.outcomes import Failed, Limits, Tested, Trained
+from services.runner.execution.sandboxes import Plan, strongest_first
 from services.runner.execution.scrubbing import Scrubber
 from services.runner.execution.stages import Stages, failed
 
@@ -32,12 +33,20 @@ T = TypeVar("T")
 class Executor:
     """Runs folds and splits; run, split and cancel may be called from several threads at once."""
 
-    def __init__(self, *, blobs: BlobStore, limits: Limits, slots: int, work_folder: Path) -> None:
+    def __init__(
+        self,
+        *,
+        blobs: BlobStore,
+        limits: Limits,
+        slots: int,
+        work_folder: Path,
+        plans: Iterable[Plan] | None = None,
+    ) -> None:
         self._limits = limits
         self._blobs = blobs
         self._bundles = Bundles(blobs)
         self._loader = LoaderProcess(blobs)
-        self._nursery = Nursery(limits, spare=slots, work_folder=work_folder)
+        self._nursery = Nursery(limits, plans=plans or strongest_first(), spare=slots, work_folder=work_folder)
         self._announcers = ThreadPoolExecutor(slots, thread_name_prefix="announce")
         self._lock = threading.Lock()
         self._running: dict[int, Box] = {}
@@ -112,7 +121,7 @@ class Executor:
     def _data_of(self, request: FoldRequested, deadline: float) -> FoldData | Failed:
         dataset, split = request.dataset, datasets.split_of(request.dataset)
         if split.kind == "standard":
-            return self._loader.slice(dataset, split, request.train_is)
+            return self._loader.slice(dataset, split, request.train_is, deadline=deadline)
         with ExitStack() as stack:
             indices = wire.sealed([get(self._blobs, request.train_is)])
             stack.callback(wire.close, [indices])

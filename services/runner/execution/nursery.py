@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import subprocess
 import threading
 from collections import deque
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +19,21 @@ from services.runner.execution import programs
 from services.runner.execution.box import Box
 from services.runner.execution.isolated import wire
 from services.runner.execution.outcomes import ExecutionUnavailable, Limits
-from services.runner.execution.sandboxes import Plan, plans
+from services.runner.execution.sandboxes import Plan
 
 MAX_LOG_BYTES = 390_000
 """So that a log with its marker fits into an event."""
 WARM_SECONDS = 60.0
+ATTEMPTS = 2
 logger = structlog.get_logger()
 
 
 class Nursery:
     """Hands out confined children; thread-safe."""
 
-    def __init__(self, limits: Limits, *, spare: int, work_folder: Path) -> None:
+    def __init__(self, limits: Limits, *, plans: Iterable[Plan], spare: int, work_folder: Path) -> None:
         self._limits = limits
+        self._plans = plans
         self._spare = spare
         self._work_folder = work_folder
         self._lock = threading.Lock()
@@ -47,21 +51,25 @@ class Nursery:
 
     def take(self) -> Box:
         """Return a child that waits for its job; raises ExecutionUnavailable."""
-        for _ in range(self._spare + 1):
-            box = self._next()
+        problem: ExecutionUnavailable | None = None
+        for _ in range(self._spare + ATTEMPTS):
             try:
-                box.wait_ready()
-            except ExecutionUnavailable:
-                box.close()
-                continue
-            return box
-        raise ExecutionUnavailable("no child could be confined")
+                return self._ready()
+            except ExecutionUnavailable as error:
+                problem = error
+        raise ExecutionUnavailable(f"no child to be had: {problem}") from problem
 
-    def _next(self) -> Box:
+    def _ready(self) -> Box:
         with self._lock:
             self._revive()
             self._breed(1)
-            return self._children.popleft()
+            box = self._children.popleft()
+        try:
+            box.wait_ready()
+        except BaseException:
+            box.close()
+            raise
+        return box
 
     def replenish(self) -> None:
         """Have as many children wait as there are spare ones to be; does not wait for them."""
@@ -80,7 +88,11 @@ class Nursery:
             self._children.append(Box(self._zygote[1], limits, log_bytes=log_bytes))
 
     def _is_alive(self) -> bool:
-        return self._zygote is not None and self._zygote[0].poll() is None
+        if self._zygote is None or self._zygote[0].poll() is not None:
+            return False
+        hung_up = select.poll()
+        hung_up.register(self._zygote[1], 0)
+        return not hung_up.poll(0)
 
     def _revive(self) -> None:
         if self._closed:
@@ -88,7 +100,7 @@ class Nursery:
         if self._is_alive():
             return
         self._discard()
-        for plan in [self._plan] if self._plan else plans():
+        for plan in [self._plan] if self._plan else self._plans:
             if self._try(plan):
                 return
         raise DatarunError("the zygote cannot be started")
@@ -101,14 +113,30 @@ class Nursery:
             received = wire.receive(control)
         except TimeoutError:
             received = None
-        if received is None or "ready" not in received[0]:
-            programs.stop(process, control)
-            reason = received[0] if received else "it died"
-            logger.warning("isolation refused", namespaces=plan.namespaces, own_uid=bool(plan.first_uid), reason=reason)
-            return False
         control.settimeout(None)
-        self._zygote, self._plan = (process, control), plan
-        return True
+        self._zygote = process, control
+        reason = "it died" if received is None else received[0].get("refused") or self._first_child(plan)
+        if reason is None:
+            self._plan = plan
+            return True
+        self._discard()
+        logger.warning("isolation refused", namespaces=plan.namespaces, own_uid=plan.first_uid, reason=reason)
+        return False
+
+    def _first_child(self, plan: Plan) -> str | None:
+        """Return why a child is not confined as planned, None when it is."""
+        try:
+            self._breed(1)
+            box = self._children.popleft()
+        except ExecutionUnavailable as error:
+            return str(error)
+        try:
+            box.wait_ready()
+            return plan.missing(box.pid)
+        except ExecutionUnavailable as error:
+            return str(error)
+        finally:
+            box.close()
 
     def _discard(self) -> None:
         while self._children:

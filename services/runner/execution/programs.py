@@ -21,6 +21,7 @@ _ENVIRONMENT = {
     "LANG": "C.UTF-8",
     "PATH": "/usr/bin:/bin",
 }
+STOP_SECONDS = 1.5
 _BOOT = "import sys; sys.path.append(sys.argv[1]); from isolated.{module} import main; main(sys.argv[2:])"
 
 
@@ -41,10 +42,13 @@ def start(module: str, *arguments: str) -> tuple[subprocess.Popen[bytes], socket
 
 
 def stop(process: subprocess.Popen[bytes], control: socket.socket) -> None:
-    """End a program and wait for it."""
+    """End a program and wait for it: it ends, and sweeps, by itself when its channel closes, or is killed."""
     control.close()
-    process.kill()
-    process.wait()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def readable_folders() -> list[str]:
@@ -58,4 +62,4 @@ def server_paths() -> list[str]:
     """Return the folders whose names no client needs to see, the longest first."""
     paths = sysconfig.get_paths()
     named = {paths["purelib"], paths["platlib"], paths["stdlib"], sys.prefix, sys.base_prefix, str(FOLDER)}
-    return sorted((f"{path}/" for path in named if path != "/usr"), key=len, reverse=True)
+    return [f"{path}/" for path in sorted(named - {"/usr"}, key=len, reverse=True)]

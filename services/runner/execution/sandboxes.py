@@ -36,6 +36,19 @@ class Plan:
             }
         )
 
+    def missing(self, pid: int) -> str | None:
+        """Return what the kernel says a confined child lacks of the plan, None when it has all."""
+        lines = (Path("/proc") / str(pid) / "status").read_text(encoding="latin-1").splitlines()
+        status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
+        held = {
+            "no_new_privs": status["NoNewPrivs"] == ["1"],
+            "no_capabilities": {int(word, 16) for name in ("CapEff", "CapPrm", "CapInh") for word in status[name]}
+            == {0},
+            "pid_namespace": len(status["NSpid"]) > 1 or not self.namespaces,
+            "own_uid": self.first_uid is None or all(int(uid) >= self.first_uid for uid in status["Uid"]),
+        }
+        return ", ".join(name for name, holds in held.items() if not holds) or None
+
     @property
     def sandbox(self) -> Sandbox:
         """What children run under when the plan works."""
@@ -49,7 +62,7 @@ class Plan:
         return Sandbox(level=1, mechanisms=tuple(mechanisms))
 
 
-def plans() -> Iterator[Plan]:
+def strongest_first() -> Iterator[Plan]:
     """Yield what to try; as root every child gets a user of its own as long as it can still read the interpreter."""
     is_root = os.geteuid() == 0
     if is_root:

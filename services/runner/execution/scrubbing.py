@@ -12,10 +12,10 @@ class Scrubber:
 
     def __init__(self, box: Path, module_path: str = "") -> None:
         own = [f"{box}/{module_path.replace('.', '/')}/"] if module_path else []
-        self._prefixes = [*own, f"{box}/organiser/", f"{box}/data/", f"{box}/", *server_paths()]
+        self._hidden = [*own, f"{box}/organiser/", f"{box}/data/", f"{box}/", str(box), *server_paths()]
 
     def __call__(self, text: str) -> str:
         """Return the text without them; what is not Unicode text becomes a replacement character."""
-        for prefix in self._prefixes:
-            text = text.replace(prefix, "")
+        for path in self._hidden:
+            text = text.replace(path, "")
         return text.encode(errors="replace").decode().replace("\x00", "\N{REPLACEMENT CHARACTER}")

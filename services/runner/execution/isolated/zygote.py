@@ -51,6 +51,8 @@ class Zygote:
                 if descriptor in self._children:
                     self._reap(descriptor)
                 elif not self._obey():
+                    self._children.clear()
+                    self._sweep()
                     return
             if not ready:
                 self._sweep()
@@ -59,8 +61,13 @@ class Zygote:
         received = receive(self._runner)
         if received is None:
             return False
-        limits, (job, log, report) = received
-        self._fork(limits, job=job, log=log, report=socket.socket(fileno=report))
+        limits, (job, log, descriptor) = received
+        report = socket.socket(fileno=descriptor)
+        try:
+            self._fork(limits, job=job, log=log, report=report)
+        except OSError as error:
+            _tell(report, {"refused": str(error)})
+            report.close()
         close([job, log])
         return True
 

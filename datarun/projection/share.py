@@ -1,0 +1,66 @@
+"""A share of the log's partitions, projected by one loop: what a rebuild does, in this process or in several.
+
+Because the projection commutes, shares may be projected side by side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from psycopg2.errors import DeadlockDetected
+from psycopg2.extensions import connection as Connection
+
+from datarun.log import EventLog, StoredRecord, TopicPartition
+from datarun.projection.apply import Applied, apply
+from datarun.projection.offsets import Offsets
+from datarun.topics import Catalogue
+
+RECORDS_A_BATCH = 10_000
+BYTES_A_BATCH = 32 * 1024**2
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where records come from and where rows go; it can be sent to another process."""
+
+    open_log: Callable[[], EventLog]
+    open_database: Callable[[], Connection]
+    catalogue: Catalogue
+    schema: str
+
+
+def project_share(ground: Ground, start: Offsets, until: Offsets) -> int:
+    """Apply the records of some partitions from `start` up to `until` and return how many there were."""
+    event_log, connection = ground.open_log(), ground.open_database()
+    try:
+        with connection, connection.cursor() as cursor:
+            # As in the projector: what a crash of Postgres takes, it takes with its offsets.
+            cursor.execute("set synchronous_commit = off")
+        return sum(_apply(batch, connection, ground).count for batch in _batches(event_log, start, until))
+    finally:
+        connection.close()
+        event_log.close()
+
+
+def _apply(records: list[StoredRecord], connection: Connection, ground: Ground) -> Applied:
+    while True:
+        try:
+            return apply(records, connection, catalogue=ground.catalogue, schema=ground.schema)
+        except DeadlockDetected:
+            # Two shares met at the same folds; Postgres let the other one through.
+            continue
+
+
+def _batches(event_log: EventLog, start: Offsets, until: Offsets) -> Iterator[list[StoredRecord]]:
+    batch: list[StoredRecord] = []
+    size = 0
+    for records in event_log.read(start, until_end=True):
+        wanted = [one for one in records if one.offset < until[TopicPartition(one.topic, one.partition)]]
+        batch += wanted
+        size += sum(len(one.value or b"") for one in wanted)
+        if len(batch) >= RECORDS_A_BATCH or size >= BYTES_A_BATCH:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
