@@ -125,8 +125,10 @@ def measure(client: Client, *, folds: int, burst: int) -> None:
     report("POST fold, accepted and projected", posts)
     client.await_fold(client.next_fold)
     rate = burst / (time.perf_counter() - started)
-    print(f"{'a burst of folds, posted to fetchable':46s} {rate:7.1f} folds/s, "
-          f"{rate * statistics.median(bare) / 2:.2f} of two bare processes that only fit")
+    print(
+        f"{'a burst of folds, posted to fetchable':46s} {rate:7.1f} folds/s, "
+        f"{rate * statistics.median(bare) / 2:.2f} of two bare processes that only fit"
+    )
 
 
 def get_healthz(client: Client) -> None:

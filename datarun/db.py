@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import psycopg2
 from psycopg2.extensions import connection as Connection
 
+from datarun import migrations, readmodel
+
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
@@ -28,29 +30,55 @@ def connect(url: str, *, application: str = "datarun") -> Connection:
 
 
 def upgrade(url: str) -> None:
-    """Bring the intake schema to its newest version and make the read model's tables where they are missing."""
-    from alembic import command  # noqa: PLC0415 - half a second that only an upgrade pays
-    from alembic.config import Config  # noqa: PLC0415
+    """Bring the intake schema to its newest version and make the read model if it is missing or of another version.
 
-    from datarun.readmodel.schema import create_read_model  # noqa: PLC0415
-
-    config = Config()
-    config.set_main_option("script_location", "datarun:migrations")
+    A read model of another version is dropped: its offsets go with it, so the projector makes it again from the log.
+    """
     connection = connect(url, application="datarun-upgrade")
     try:
         # Two services may start at once; the lock is the session's, so a crash frees it.
         with connection.cursor() as cursor:
             cursor.execute("select pg_advisory_lock(hashtext('datarun.upgrade'))")
         connection.commit()
-        upgrading = engine(url, pool_size=1)
-        with upgrading.begin() as opened:
-            config.attributes["connection"] = opened
-            command.upgrade(config, "head")
-        upgrading.dispose()
-        create_read_model(connection)
+        intake, read_model = _versions(connection)
+        if intake != migrations.HEAD:
+            _migrate(url)
+        if read_model != readmodel.VERSION:
+            _remake_read_model(connection)
         connection.commit()
     finally:
         connection.close()
+
+
+def _versions(connection: Connection) -> tuple[str | None, str | None]:
+    with connection.cursor() as cursor:
+        cursor.execute("select to_regclass('intake.alembic_version'), obj_description(to_regnamespace('rm'), 'pg_namespace')")
+        table, read_model = cursor.fetchone() or (None, None)
+        if table is None:
+            return None, read_model
+        cursor.execute("select version_num from intake.alembic_version")
+        (intake,) = cursor.fetchone() or (None,)
+    return intake, read_model
+
+
+def _migrate(url: str) -> None:
+    from alembic import command  # noqa: PLC0415 - half a second that only an upgrade pays
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", "datarun:migrations")
+    upgrading = engine(url, pool_size=1)
+    with upgrading.begin() as opened:
+        config.attributes["connection"] = opened
+        command.upgrade(config, "head")
+    upgrading.dispose()
+
+
+def _remake_read_model(connection: Connection) -> None:
+    from datarun.readmodel.schema import create_read_model, drop_read_model  # noqa: PLC0415 - needs SQLAlchemy
+
+    drop_read_model(connection, schema="rm")
+    create_read_model(connection)
 
 
 def _driver_url(url: str) -> str:

@@ -2,3 +2,6 @@
 
 SCHEMA = "rm"
 """The live read model; others are made beside it."""
+
+VERSION = "1"
+"""Of the tables; raise it with any change, and the read model is made anew from the log."""

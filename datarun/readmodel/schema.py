@@ -9,6 +9,7 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from datarun.readmodel import SCHEMA
+from datarun.readmodel import VERSION
 from datarun.readmodel.tables import metadata
 
 
@@ -18,6 +19,7 @@ def create_read_model(connection: Connection, *, schema: str = SCHEMA) -> None:
         cursor.execute(SQL("create schema if not exists {}").format(Identifier(schema)))
         for statement in _statements(schema):
             cursor.execute(statement)
+        cursor.execute(SQL("comment on schema {} is %s").format(Identifier(schema)), (VERSION,))
 
 
 def drop_read_model(connection: Connection, *, schema: str) -> None:

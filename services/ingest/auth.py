@@ -54,7 +54,8 @@ class Doorkeeper:
         username, password = parse_basic(authorization)
         if not (accounts.usable(username) and accounts.usable(password)):
             raise _wrong()
-        digest = hmac.digest(self._key, f"{len(username)}:{username}:{password}".encode(), hashlib.sha256)
+        # Not hmac.digest, which gives up the interpreter's lock and waits for it again.
+        digest = hmac.new(self._key, f"{len(username)}:{username}:{password}".encode(), hashlib.sha256).digest()
         account = self._remembered(digest) or await self._verify_once(digest, username, password)
         if account is None:
             raise _wrong()

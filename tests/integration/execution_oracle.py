@@ -39,7 +39,7 @@ def _write(folder: Path, files: dict[str, str]) -> None:
         (folder / name).write_bytes(base64.b64decode(content))
 
 
-def _standard(job: dict):
+def _standard(job: dict):  # noqa: PLR0915 - a plain program, on purpose
     import numpy as np
     import pandas as pd
     from sklearn.model_selection import StratifiedShuffleSplit, train_test_split

@@ -6,7 +6,6 @@ import base64
 import io
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -333,7 +332,7 @@ def test_a_standard_split_keeps_every_row(bench: Workbench) -> None:
     pd.testing.assert_frame_equal(merged, frame.sort_values(list(frame.columns)).reset_index(drop=True))
 
 
-def test_two_folds_run_at_once(bench: Workbench, tmp_path: Path) -> None:
+def test_two_folds_run_at_once(bench: Workbench) -> None:
     """Two threads get their own results at the same time."""
     from concurrent.futures import ThreadPoolExecutor
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -46,8 +47,17 @@ def bench(tmp_path: Path) -> Iterator[Workbench]:
 
 def programs(name: str) -> list[psutil.Process]:
     """Our running programs of that name: the loader, or the zygote's two processes with their children."""
-    ours = psutil.Process().children(recursive=True)
-    return [process for process in ours if f"isolated.{name} import" in " ".join(process.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if f"isolated.{name} import" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def open_files() -> int:
+    """How many files this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def assert_runs(bench: Workbench, dataset: Dataset) -> None:
@@ -128,7 +138,7 @@ def test_a_loader_that_dies_over_a_request_is_the_platforms_fault(bench: Workben
 
 def test_closing_leaves_nothing(tmp_path: Path) -> None:
     """After close() there is no process and no open file more than before, though a fold was running."""
-    files = len(os.listdir("/proc/self/fd"))
+    files = open_files()
     with workbench(tmp_path, LIMITS) as bench:
         request = bench.request(table(bench), {"classifier.py": SLOW}, range(60))
         fold = Running(bench.executor, request)
@@ -140,7 +150,7 @@ def test_closing_leaves_nothing(tmp_path: Path) -> None:
     assert isinstance(fold.outcome, Retryable | Failed)
     _, alive = psutil.wait_procs(started, timeout=3)
     assert not alive
-    assert len(os.listdir("/proc/self/fd")) == files
+    assert open_files() == files
 
 
 def test_a_runner_killed_outright_leaves_no_process(tmp_path: Path) -> None:
@@ -241,7 +251,8 @@ import os, socket
 import numpy as np
 class Classifier:
     def fit(self, X, y):
-        print(os.path.exists({str(secret)!r}), os.path.exists('/etc/passwd'), os.path.exists({datarun.__file__!r}), os.path.exists('/tmp'))
+        for path in ({str(secret)!r}, '/etc/passwd', {datarun.__file__!r}, '/tmp', '/root/.bashrc'):
+            assert not os.path.exists(path), path
         print([name for name in os.environ if 'DATARUN' in name or name in ('USER', 'LOGNAME', 'SSH_AUTH_SOCK')])
         print(max(int(p) for p in os.listdir('/proc') if p.isdigit()) < 100)
         try: print(open('/proc/1/environ').read())
@@ -250,14 +261,12 @@ class Classifier:
         except OSError as error: print(error.strerror)
         for path in ('/', "/usr", '/proc'):
             try: open(os.path.join(path, 'w'), 'w')
-            except OSError as error: print(error.strerror)
+            except OSError: print('refused')
         print(os.getuid() >= 60000, os.getgroups())
         raise ValueError
 """
     failed = bench.run(table(bench), {"classifier.py": code}, range(60))
     assert isinstance(failed, Failed)
     lines = failed.log.splitlines()
-    assert lines[0] == "False False False False"
-    assert lines[1:4] == ["[]", "True", "closed"]
-    assert lines[4] == "Network is unreachable"
-    assert lines[5:8] == ["Read-only file system"] + ["Permission denied", "Permission denied"], lines
+    assert lines[:4] == ["[]", "True", "closed", "Network is unreachable"]
+    assert lines[4:7] == ["refused"] * 3, lines

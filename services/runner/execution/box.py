@@ -88,13 +88,14 @@ class Box:
             (self._pidfd,) = descriptors
             self.folder = Path(forked["folder"])
             self.pid = _pid_of(self._pidfd)
-            self.receive(time.monotonic() + START_SECONDS)
+            self.receive(START_SECONDS)
         except (Ended, TimedOut, ChannelClosed, Garbled) as error:
             message = f"a child could not be confined: {self.capture.text()!r}"
             raise ExecutionUnavailable(message) from error
 
-    def receive(self, deadline: float) -> tuple[Message, list[int]]:
+    def receive(self, seconds: float) -> tuple[Message, list[int]]:
         """Return the child's next message; raises Ended, TimedOut, ChannelClosed or Garbled."""
+        deadline = time.monotonic() + seconds
         while True:
             milliseconds = (deadline - time.monotonic()) * 1000
             ready = {descriptor for descriptor, _ in self._poll.poll(milliseconds)} if milliseconds > 0 else set()

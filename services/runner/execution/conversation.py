@@ -10,6 +10,7 @@ from datarun.errors import FoldFailure
 from datarun.events import Cause, Fault, Stage
 from services.runner.execution import messages
 from services.runner.execution.box import Box, ChannelClosed, Ended, TimedOut
+from services.runner.execution.deadlines import Deadline
 from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.wire import Garbled, Message
 from services.runner.execution.outcomes import Limits
@@ -18,9 +19,9 @@ _NEAR = 0.9
 
 
 class Conversation:
-    """One child's conversation with the runner, until a deadline on the monotonic clock."""
+    """One child's conversation with the runner, until a deadline."""
 
-    def __init__(self, box: Box, *, limits: Limits, deadline: float) -> None:
+    def __init__(self, box: Box, *, limits: Limits, deadline: Deadline) -> None:
         self._box = box
         self._limits = limits
         self._deadline = deadline
@@ -45,7 +46,7 @@ class Conversation:
 
     def _receive(self, stage: Stage) -> tuple[Message, list[int]]:
         try:
-            return self._box.receive(self._deadline)
+            return self._box.receive(self._deadline.seconds_left)
         except TimedOut:
             self._box.kill()
             self._box.end()

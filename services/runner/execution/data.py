@@ -84,7 +84,7 @@ class LoaderProcess:
             self._running = programs.start("loader", str(CAPACITY_BYTES))
         return self._running[1]
 
-    def slice(self, dataset: Dataset, split: Split, train_is: Blob, *, deadline: float) -> FoldData:
+    def slice(self, dataset: Dataset, split: Split, train_is: Blob, *, patience_seconds: float) -> FoldData:
         """Return the data of a fold; raises FoldFailure when there is no such fold, Retryable when it cannot tell."""
         request = {
             "ask": "slice",
@@ -93,6 +93,7 @@ class LoaderProcess:
             "target": dataset.target_column,
             "framed": "feature_extractor" in elements_of(dataset.workflow_elements),
         }
+        deadline = time.monotonic() + patience_seconds
         indices = wire.sealed([get(self._blobs, train_is)])
         try:
             answer, descriptors = self._ask(request, indices, deadline)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -19,6 +18,7 @@ from services.runner.execution.box import Box
 from services.runner.execution.bundles import Bundle, Bundles
 from services.runner.execution.conversation import Conversation
 from services.runner.execution.data import FoldData, LoaderProcess, get
+from services.runner.execution.deadlines import Deadline
 from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.wire import Message
 from services.runner.execution.nursery import Nursery
@@ -64,7 +64,7 @@ class Executor:
         `on_trained` is called at most once, in another thread, while the test part is being predicted; what it
         raises, this raises.
         """
-        deadline = time.monotonic() + self._limits.hard_seconds
+        deadline = Deadline(self._limits.hard_seconds)
 
         def announce(trained: Trained) -> Future[None]:
             return self._announcers.submit(on_trained, trained)
@@ -77,7 +77,7 @@ class Executor:
                 stack.callback(data.close)
                 job, descriptors = self._job_of(request, data)
                 stack.callback(wire.close, descriptors)
-                box = stack.enter_context(self._child(request.fold_id))
+                box = stack.enter_context(self._child(deadline, request.fold_id))
                 scrub = Scrubber(box.folder, job["module_path"])
                 stages = Stages(box, limits=self._limits, deadline=deadline, scrub=scrub)
                 return stages.run(job, descriptors, data, announce=announce)
@@ -87,7 +87,7 @@ class Executor:
     def split(self, request: SplitRequested) -> Split | Failed:
         """Split a dataset within the hard limit; raises Retryable for a fault of the platform."""
         limit_mib = self._limits.disk_mib
-        deadline = time.monotonic() + self._limits.hard_seconds
+        deadline = Deadline(self._limits.hard_seconds)
 
         def standard(child: Conversation, table: Bundle) -> Split:
             return jobs.split(child, table, request, blobs=self._blobs, limit_mib=limit_mib)
@@ -118,10 +118,11 @@ class Executor:
         self._announcers.shutdown(wait=False, cancel_futures=True)
         self._bundles.close()
 
-    def _data_of(self, request: FoldRequested, deadline: float) -> FoldData | Failed:
+    def _data_of(self, request: FoldRequested, deadline: Deadline) -> FoldData | Failed:
         dataset, split = request.dataset, datasets.split_of(request.dataset)
         if split.kind == "standard":
-            return self._loader.slice(dataset, split, request.train_is, deadline=deadline)
+            with deadline.paused():
+                return self._loader.slice(dataset, split, request.train_is, patience_seconds=deadline.seconds)
         with ExitStack() as stack:
             indices = wire.sealed([get(self._blobs, request.train_is)])
             stack.callback(wire.close, [indices])
@@ -153,13 +154,13 @@ class Executor:
         talk: Callable[[Conversation, Bundle], T],
         files: Sequence[NamedBlob],
         *,
-        deadline: float,
+        deadline: Deadline,
         fold_id: int | None = None,
     ) -> T | Failed:
         """Return what comes of talking about some files with a child of its own."""
         bundle = self._bundles.get(files)
         try:
-            with self._child(fold_id) as box:
+            with self._child(deadline, fold_id) as box:
                 try:
                     return talk(Conversation(box, limits=self._limits, deadline=deadline), bundle)
                 except FoldFailure as failure:
@@ -170,8 +171,9 @@ class Executor:
             wire.close([bundle.descriptor])
 
     @contextmanager
-    def _child(self, fold_id: int | None) -> Iterator[Box]:
-        box = self._nursery.take()
+    def _child(self, deadline: Deadline, fold_id: int | None) -> Iterator[Box]:
+        with deadline.paused():
+            box = self._nursery.take()
         if fold_id is not None:
             with self._lock:
                 self._running[fold_id] = box

@@ -11,6 +11,7 @@ from services.runner.execution import predictions
 from services.runner.execution.box import Box
 from services.runner.execution.conversation import Conversation
 from services.runner.execution.data import FoldData, Parcel
+from services.runner.execution.deadlines import Deadline
 from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.wire import Message
 from services.runner.execution.metering import Meter
@@ -23,7 +24,7 @@ Announce = Callable[[Trained], Future[None]]
 class Stages:
     """One fold in one child."""
 
-    def __init__(self, box: Box, *, limits: Limits, deadline: float, scrub: Scrubber) -> None:
+    def __init__(self, box: Box, *, limits: Limits, deadline: Deadline, scrub: Scrubber) -> None:
         self._box = box
         self._limits = limits
         self._scrub = scrub

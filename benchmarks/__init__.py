@@ -1,0 +1,1 @@
+"""Measurements: ratios in one run, beside a peer or a physical limit; absolute times are the machine's."""

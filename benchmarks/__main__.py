@@ -1,0 +1,25 @@
+"""`make bench`: every measurement, one after the other, so that none disturbs another."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = ("bench_execution", "bench_projection", "bench_end_to_end")
+
+
+def main() -> int:
+    """Run the named benchmarks, or all; return the first exit code that is not 0."""
+    chosen = sys.argv[1:] or BENCHMARKS
+    codes = []
+    for name in chosen:
+        print(f"== {name}", flush=True)
+        codes.append(
+            subprocess.run([sys.executable, "-m", f"benchmarks.{name}"], cwd=Path(__file__).parents[1]).returncode
+        )
+    return next((code for code in codes if code), 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
