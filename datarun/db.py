@@ -52,7 +52,9 @@ def upgrade(url: str) -> None:
 
 def _versions(connection: Connection) -> tuple[str | None, str | None]:
     with connection.cursor() as cursor:
-        cursor.execute("select to_regclass('intake.alembic_version'), obj_description(to_regnamespace('rm'), 'pg_namespace')")
+        cursor.execute(
+            "select to_regclass('intake.alembic_version'), obj_description(to_regnamespace('rm'), 'pg_namespace')"
+        )
         table, read_model = cursor.fetchone() or (None, None)
         if table is None:
             return None, read_model

@@ -13,6 +13,8 @@ from services.ingest.refusals import Refusal
 JSON = "application/json"
 WHOLE_BYTES = MIB
 """A list up to this size is sent whole, with its length."""
+UNDER_WAY = web.RequestKey("answer_under_way", bool)
+"""Set once a part of the answer is sent; from then on a failure can only cut it."""
 
 
 def json_answer(body: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
@@ -67,6 +69,7 @@ class ListAnswer:
     async def _flush(self) -> None:
         if self._stream is None:
             self._stream = web.StreamResponse(headers={"Content-Type": JSON})
+            self._request[UNDER_WAY] = True
             await self._stream.prepare(self._request)
         await self._stream.write(bytes(self._made))
         self._made.clear()

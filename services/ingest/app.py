@@ -18,7 +18,7 @@ from datarun.errors import DatabaseUnavailable
 from datarun.log import EventLog
 from datarun.settings import Settings
 from services.ingest import datasets, folds, health, predictions
-from services.ingest.answers import refusal_answer
+from services.ingest.answers import UNDER_WAY, refusal_answer
 from services.ingest.arrays import Arrays
 from services.ingest.auth import Doorkeeper
 from services.ingest.database import Database
@@ -63,7 +63,7 @@ LEGACY: dict[str, dict[str, Handler]] = {
 async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Turn what a handler raises into an answer; whatever the input, none is a 5xx but for what is away."""
     try:
-        return await handler(request)
+        return await _cut_if_it_fails(request, handler)
     except Refusal as refusal:
         return refusal_answer(refusal)
     except DatabaseUnavailable as error:
@@ -76,6 +76,18 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
             raise
         log.error("request.no_space", path=request.path, reason=str(error))  # noqa: TRY400 - said in full
         return refusal_answer(detail(507, "Not enough storage; nothing was recorded."))
+
+
+async def _cut_if_it_fails(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Exception as error:
+        if not request.get(UNDER_WAY):
+            raise
+        log.warning("answer.cut", path=request.path, reason=str(error))
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the answer could not be finished") from error
 
 
 def _routing_refusal(request: web.Request, error: web.HTTPException) -> Refusal:

@@ -59,7 +59,7 @@ class _Call:
 class Database:
     """Runs functions of a cursor, each in a transaction of its own."""
 
-    def __init__(self, url: str, *, threads: int = 8) -> None:
+    def __init__(self, url: str, *, threads: int = 4) -> None:
         self._url = url
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sql")
         self._local = threading.local()

@@ -12,6 +12,7 @@ import structlog
 from aiohttp import web
 from psycopg2.extensions import cursor as Cursor
 
+from datarun.crashes import crash_point
 from datarun.errors import BlobCorrupt, BlobMissing, DatabaseUnavailable
 from datarun.events import PredictionsFetched
 from datarun.intake import fetches, outbox
@@ -127,6 +128,7 @@ async def _conclude(gateway: Gateway, witness: Witness, fetch: _Fetch, delivered
         log.info("predictions.not_received", fetch_id=str(fetch.fetch_id), folds=len(delivered))
         await _free(gateway, fetch)
         return
+    crash_point("gateway.before_fetched")
     deadline = asyncio.get_running_loop().time() + fetches.CLAIM_SECONDS / 2
     while True:
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 from psycopg2.extensions import cursor as Cursor
 
+from datarun.crashes import crash_point
 from datarun.errors import DatabaseUnavailable, LogUnavailable
 from datarun.intake import fetches, outbox
 from datarun.intake.outbox import Queued
@@ -160,6 +161,7 @@ class Relay:
         acknowledged, self._acknowledged = self._acknowledged, []
         try:
             if acknowledged:
+                crash_point("gateway.before_mark")
                 await self._database.run(lambda cursor: outbox.mark_sent(cursor, acknowledged))
         except DatabaseUnavailable as error:
             log.warning("outbox.not_marked", rows=len(acknowledged), reason=str(error))

@@ -24,10 +24,11 @@ from datarun.projection.apply import Applied
 from datarun.projection.offsets import Offsets
 from datarun.settings import Settings
 from datarun.topics import PROJECTED
-from services.projector.runs import Runs, stored, transport_of
+from services.projector.fetches import Fetches, Run, stored, transport_of
 
-RUNS_A_BATCH = 1
+FETCHES_A_BATCH = 1
 WITHIN_SECONDS = 0.05
+"""Only how often an idle stream looks around: a batch of one is full at once."""
 EXIT_UNEXPECTED = 70
 
 log = structlog.get_logger(__name__)
@@ -94,22 +95,23 @@ def make_app(settings: Settings, group: Group, shell: Shell) -> faust.App:
         broker_rebalance_timeout=10.0,
         broker_request_timeout=30.0,
         stream_wait_empty=False,
-        stream_buffer_maxsize=64,
+        # What waits is not applied together, so it had better wait in Kafka.
+        stream_buffer_maxsize=1,
         agent_supervisor=CrashingSupervisor,
         worker_redirect_stdouts=False,
     )
     app.transport = transport_of(app, positions)
     app.on_startup_finished = lambda: _tell(shell.on_ready, behind)
     topics = [settings.catalogue.full_name(topic) for topic in PROJECTED]
-    app.agent(app.topic(*topics, schema=Runs()), name="projector", concurrency=1)(_agent(shell.sink, shell.executor))
+    app.agent(app.topic(*topics, schema=Fetches()), name="projector", concurrency=1)(_agent(shell.sink, shell.executor))
     return app
 
 
 def _agent(sink: Sink, executor: Executor) -> Callable[[Any], Any]:
     async def project(stream: Any) -> None:
         loop = asyncio.get_running_loop()
-        async for events in stream.noack().noack_take(RUNS_A_BATCH, within=WITHIN_SECONDS):
-            runs = [event.message.value for event in events]
+        async for events in stream.noack().noack_take(FETCHES_A_BATCH, within=WITHIN_SECONDS):
+            runs = [run for event in events for run in event.message.value]
             try:
                 await loop.run_in_executor(executor, _project, sink, runs)
             except Exception:
@@ -121,7 +123,7 @@ def _agent(sink: Sink, executor: Executor) -> Callable[[Any], Any]:
     return project
 
 
-def _project(sink: Sink, runs: list[Any]) -> None:
+def _project(sink: Sink, runs: list[Run]) -> None:
     applied = sink.apply([record for run in runs for record in stored(run)])
     if applied.dead:
         log.warning("projector.dead_letters", count=applied.dead)

@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 def run(settings: Settings, url: str, *, session_seconds: float) -> int:
     """Project until SIGTERM or SIGINT; return the exit code."""
-    for name in ("faust", "mode", "aiokafka", "services.projector.runs"):
+    for name in ("faust", "mode", "aiokafka", "services.projector.fetches"):
         logging.getLogger(name).setLevel(logging.WARNING)
     writer = Writer(url, catalogue=settings.catalogue)
     watch = Watch(settings, url)

@@ -11,7 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -284,6 +284,21 @@ def test_a_gateway_killed_after_its_commit_loses_nothing(start: Start, kafka: st
         assert next_one.get("submissionfold/1/").json()["state"] == "TODO"
 
 
+def test_a_gateway_killed_before_it_marked_repeats_the_same_event(start: Start, kafka: str, topic_prefix: str) -> None:
+    """What the log has and the outbox does not know of is sent again, recognisable by its id."""
+    with start(DATARUN_CRASH_AT="gateway.before_mark:2") as doomed:
+        raw_data_id = doomed.upload()
+        wait_until(lambda: doomed.query(OWED) == [(0,)])
+        with suppress(requests.ConnectionError):
+            doomed.post("submissionfold/", fold_body(1, 1, raw_data_id))
+        doomed.process.wait(5)
+    assert len(read_events(kafka, topic_prefix, FoldRequested)) == 1
+    with start() as next_one:
+        wait_until(lambda: next_one.query(OWED) == [(0,)], seconds=10)
+    first, second = read_events(kafka, topic_prefix, FoldRequested)
+    assert first == second
+
+
 def test_rows_are_taken_over_from_the_dead_alone(start: Start, kafka: str, postgres_url: str) -> None:
     """A second gateway leaves what a living one still holds, and sends it when that one is killed."""
     with start(kafka=LateBroker(kafka).address) as first, start():
@@ -451,17 +466,16 @@ def hang_up_after(gateway: Gateway, count: int) -> None:
 
 
 def test_a_claim_lapses_when_its_gateway_dies(start: Start, blobs_url: str) -> None:
-    """What a killed gateway was delivering is new again once the claim's time is over."""
-    with start() as doomed:
+    """What a gateway gave out and did not live to record is nobody else's for a minute, then new again."""
+    with start(DATARUN_CRASH_AT="gateway.before_fetched") as doomed:
         doomed.post("submissionfold/", fold_body(1, 1, doomed.upload()))
         give_result(doomed.postgres_url, blobs_url, 1)
-        doomed.post("testpredictions/new/", {})
-        doomed.kill()
+        assert len(doomed.post("testpredictions/new/", {}).json()) == 1
+        doomed.process.wait(5)
     with start() as gateway:
-        if gateway.query("select claimed_until < 'infinity' from intake.fetch_claim") == [(True,)]:
-            assert gateway.post("testpredictions/new/", {}).json() == []
-            gateway.query("update intake.fetch_claim set claimed_until = now()")
-            assert len(gateway.post("testpredictions/new/", {}).json()) == 1
+        assert gateway.post("testpredictions/new/", {}).json() == []
+        gateway.query("update intake.fetch_claim set claimed_until = claimed_until - interval '60 s'")
+        assert len(gateway.post("testpredictions/new/", {}).json()) == 1
 
 
 def test_a_reader_may_ask_for_a_position(gateway: Gateway) -> None:

@@ -17,6 +17,7 @@ _SLACK_SECONDS = 5
 
 def confine(limits: Message, *, uid: int | None) -> None:
     """Enter a new session under the limits, as another user if one is given, unable to gain anything back."""
+    kernel.rename("datarun-fold")
     os.setsid()
     os.umask(0o077)
     set_limits(limits)

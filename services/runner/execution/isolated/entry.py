@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> None:
     """Take up the plan in the argument and serve the runner at the other end of standard input."""
     plan = json.loads(arguments[0])
     os.umask(0o022)
+    kernel.rename("datarun-zygote")
     runner = _take_standard_input()
     try:
         boxes = _settle(plan)

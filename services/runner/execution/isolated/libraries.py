@@ -50,9 +50,10 @@ class ManyThreads(Exception):
 
 
 def warm() -> None:
-    """Import them and set their objects apart from garbage collection; raises ManyThreads."""
+    """Import and rehearse them, and set their objects apart from garbage collection; raises ManyThreads."""
     for module in MODULES:
         import_module(module)
+    import_module(".rehearsal", __package__).rehearse()
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:
         message = f"{threads} threads after the imports"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from . import kernel
 from .parcels import pack
 from .rows import check_positions, read_positions
 from .wire import Message, close, read, receive, send
@@ -105,4 +106,5 @@ class Loader:
 
 def main(arguments: list[str]) -> None:
     """Serve the runner at the other end of standard input."""
+    kernel.rename("datarun-loader")
     Loader(socket.socket(fileno=os.dup(0)), capacity_bytes=int(arguments[0])).serve()

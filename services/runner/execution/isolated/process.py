@@ -20,7 +20,6 @@ def settle(box: Path) -> None:
     os.chdir(box)
     os.environ.update(HOME=str(box), TMPDIR=str(box), PWD=str(box))  # noqa: TID251 - set here for the submission
     sys.path.insert(0, str(box))
-    sys.path_importer_cache.clear()
     sys.dont_write_bytecode = True
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     random.seed(SEED)

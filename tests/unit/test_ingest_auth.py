@@ -1,0 +1,140 @@
+"""Who is let in: argon2 is asked as rarely as possible, and never for nonsense."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from datarun import accounts
+from services.ingest.auth import REMEMBERED_ACCOUNTS, REMEMBERED_SECONDS, Account, Doorkeeper, parse_basic
+from services.ingest.refusals import Refusal
+
+
+class Door:
+    """A doorkeeper with one account, a clock to set and a count of its look-ups."""
+
+    def __init__(self, threads: ThreadPoolExecutor) -> None:
+        self.now = 0.0
+        self.lookups = 0
+        self.keeper = Doorkeeper(self.lookup, threads, clock=lambda: self.now)
+
+    async def lookup(self, username: str) -> tuple[str, str] | None:
+        """Know ada alone."""
+        self.lookups += 1
+        return (HASH, "admin") if username == "ada" else None
+
+    async def admit(self, username: str, password: str) -> Account:
+        """Present credentials."""
+        return await self.keeper.admit(basic(f"{username}:{password}"))
+
+
+HASH = accounts._hasher.hash("secret")
+
+
+def basic(text: str) -> str:
+    """Return the header's value."""
+    return "Basic " + base64.b64encode(text.encode()).decode()
+
+
+def run(scenario: Callable[[Door], Awaitable[None]]) -> None:
+    """Run a scenario with a fresh door."""
+
+    async def started() -> None:
+        with ThreadPoolExecutor(2) as threads:
+            await scenario(Door(threads))
+
+    asyncio.run(started())
+
+
+def test_the_hash_is_of_the_profile() -> None:
+    """argon2id, 19 MiB, two passes, one lane."""
+    assert HASH.startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+    assert accounts.verify(HASH, "secret")
+    assert not accounts.verify(HASH, "Secret")
+
+
+def test_verified_credentials_are_remembered_for_a_while() -> None:
+    """The second request costs no hashing, one after the time does."""
+
+    async def scenario(door: Door) -> None:
+        for now, lookups in ((0, 1), (REMEMBERED_SECONDS - 1, 1), (REMEMBERED_SECONDS + 1, 2)):
+            door.now = now
+            assert await door.admit("ada", "secret") == Account("ada", "admin")
+            assert door.lookups == lookups
+
+    run(scenario)
+
+
+def test_equal_credentials_that_come_at_once_are_verified_once() -> None:
+    """A burst of first requests hashes once."""
+
+    async def scenario(door: Door) -> None:
+        await asyncio.gather(*(door.admit("ada", "secret") for _ in range(50)))
+        assert door.lookups == 1
+
+    run(scenario)
+
+
+def test_what_fails_is_never_remembered() -> None:
+    """A wrong password is looked at each time, and does not become right beside a right one."""
+
+    async def scenario(door: Door) -> None:
+        await door.admit("ada", "secret")
+        for username, password in (("ada", "wrong"), ("ada", "wrong"), ("bob", "secret"), ("adas", "ecret")):
+            with pytest.raises(Refusal, match="Invalid username/password"):
+                await door.admit(username, password)
+        assert door.lookups == 5
+
+    run(scenario)
+
+
+def test_nonsense_is_refused_without_a_lookup() -> None:
+    """Null characters and endless passwords cost nothing."""
+
+    async def scenario(door: Door) -> None:
+        for username, password in (("a\0", "x"), ("ada", "x\0"), ("ada", "x" * 1025), ("é" * 600, "x"), ("", "x")):
+            with pytest.raises(Refusal, match="Invalid username/password"):
+                await door.admit(username, password)
+        assert door.lookups == 0
+
+    run(scenario)
+
+
+def test_what_is_remembered_is_bounded() -> None:
+    """The oldest credentials make room."""
+
+    async def scenario(door: Door) -> None:
+        verified = door.keeper._verified
+        for number in range(REMEMBERED_ACCOUNTS):
+            verified[str(number).encode()] = (Account("x", "admin"), 1.0)
+        await door.admit("ada", "secret")
+        assert len(verified) == REMEMBERED_ACCOUNTS
+        assert b"0" not in verified
+
+    run(scenario)
+
+
+@given(
+    st.text(st.characters(exclude_categories=("Cs",), exclude_characters=":")),
+    st.text(st.characters(exclude_categories=("Cs",))),
+)
+def test_credentials_come_back(username: str, password: str) -> None:
+    """Any user name without a colon and any password are read as they were sent."""
+    assert parse_basic(basic(f"{username}:{password}")) == (username, password)
+
+
+@given(st.none() | st.text())
+def test_any_header_is_credentials_or_refused(header: str | None) -> None:
+    """Nothing but a Refusal comes of a bad header."""
+    status = 401
+    try:
+        parse_basic(header)
+    except Refusal as refusal:
+        status = refusal.status
+    assert status == 401
