@@ -94,7 +94,7 @@ class Bare:
 
 
 def cold_folds_per_second(repeats: int = 3) -> float:
-    """What two processes at a time reach that start anew for each fold."""
+    """Return what two processes at a time reach that start anew for each fold."""
     argv = [sys.executable, "-c", BARE, "0"]
     begun = time.perf_counter()
     for _ in range(repeats):

@@ -5,7 +5,9 @@ Because the projection commutes, shares may be projected side by side.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from psycopg2.errors import DeadlockDetected
@@ -37,10 +39,21 @@ def project_share(ground: Ground, start: Offsets, until: Offsets) -> int:
         with connection, connection.cursor() as cursor:
             # As in the projector: what a crash of Postgres takes, it takes with its offsets.
             cursor.execute("set synchronous_commit = off")
-        return sum(_apply(batch, connection, ground).count for batch in _batches(event_log, start, until))
+        with _uncollected():
+            return sum(_apply(batch, connection, ground).count for batch in _batches(event_log, start, until))
     finally:
         connection.close()
         event_log.close()
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keep the garbage collector still: records and events form no cycles, and looking for some takes a third of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def _apply(records: list[StoredRecord], connection: Connection, ground: Ground) -> Applied:

@@ -8,30 +8,19 @@ import select
 import signal
 import socket
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
+from services.runner.execution.accounts import Accounts, Usage
 from services.runner.execution.capture import Capture, drain, log_pipe, read_some
 from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.wire import Garbled, Message
 from services.runner.execution.outcomes import ExecutionUnavailable
 
-_CPU_CLOCK = 2
-_CHILD_TICKS = slice(13, 15)
-_TICKS = os.sysconf("SC_CLK_TCK")
 REAP_SECONDS = 1.5
 START_SECONDS = 30.0
 
 
 CLOSING_MILLISECONDS = 250
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """CPU seconds and peak MiB, those of the descendants that were waited for included."""
-
-    cpu_seconds: float
-    peak_mib: float
 
 
 class Ended(Exception):
@@ -77,6 +66,7 @@ class Box:
         self.pid = 0
         self.folder = Path()
         self.cancelled = False
+        self._accounts: Accounts | None = None
         self._ended: Ended | None = None
 
     def wait_ready(self) -> None:
@@ -88,6 +78,7 @@ class Box:
             (self._pidfd,) = descriptors
             self.folder = Path(forked["folder"])
             self.pid = _pid_of(self._pidfd)
+            self._accounts = Accounts(self.pid)
             self.receive(START_SECONDS)
         except (Ended, TimedOut, ChannelClosed, Garbled) as error:
             message = f"a child could not be confined: {self.capture.text()!r}"
@@ -141,9 +132,9 @@ class Box:
 
     def usage(self) -> Usage:
         """Return what the child has used so far, or until its end."""
-        if self._ended is None:
+        if self._ended is None and self._accounts is not None:
             try:
-                return _usage_of(self.pid)
+                return self._accounts.read()
             except (OSError, IndexError):  # it is exiting: the zygote will tell
                 self.kill()
         return self.end().usage
@@ -168,19 +159,11 @@ class Box:
             self.kill()
             os.close(self._pidfd)
             self._pidfd = -1
+        if self._accounts is not None:
+            self._accounts.close()
         self.job.close()
         self._report.close()
         os.close(self._log)
-
-
-def _usage_of(pid: int) -> Usage:
-    """Return what a living process has used; raises OSError or IndexError when it is none any more."""
-    own = time.clock_gettime((~pid << 3) | _CPU_CLOCK)
-    folder = Path("/proc") / str(pid)
-    status = (folder / "status").read_text(encoding="latin-1")
-    peak_kib = int(status.partition("VmHWM:")[2].split(maxsplit=1)[0])
-    waited_for = (folder / "stat").read_text(encoding="latin-1").rpartition(")")[2].split()[_CHILD_TICKS]
-    return Usage(own + sum(map(int, waited_for)) / _TICKS, peak_kib / 1024)
 
 
 def _pid_of(pidfd: int) -> int:

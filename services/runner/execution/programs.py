@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import socket
 import subprocess
 import sys
@@ -58,8 +59,9 @@ def readable_folders() -> list[str]:
     return sorted({*folders, str(FOLDER / "isolated"), str(Path(sys.executable).parent)})
 
 
-def server_paths() -> list[str]:
+@functools.cache
+def server_paths() -> tuple[str, ...]:
     """Return the folders whose names no client needs to see, the longest first."""
     paths = sysconfig.get_paths()
     named = {paths["purelib"], paths["platlib"], paths["stdlib"], sys.prefix, sys.base_prefix, str(FOLDER)}
-    return [f"{path}/" for path in sorted(named - {"/usr"}, key=len, reverse=True)]
+    return tuple(f"{path}/" for path in sorted(named - {"/usr"}, key=len, reverse=True))

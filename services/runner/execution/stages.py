@@ -51,12 +51,12 @@ class Stages:
         return outcome
 
     def _train(self, job: Message, descriptors: Sequence[int]) -> None:
-        self._meter.begin(Stage.TRAIN)
+        self._meter.begin()
         self._child.send(job, descriptors)
         self._answer(Stage.TRAIN, "trained")
 
     def _ask(self, stage: Stage, parcel: Parcel, *, rows: int) -> None:
-        self._meter.begin(stage)
+        self._meter.begin()
         self._child.send({"headers": parcel.headers, "rows": rows}, [parcel.descriptor])
 
     def _predictions(self, stage: Stage, *, rows: int, columns: tuple[int, ...] | None = None) -> Predictions:
@@ -72,7 +72,7 @@ class Stages:
         try:
             return self._child.answer(stage, expected, descriptors=descriptors)
         finally:
-            self._meter.finish()
+            self._meter.finish(stage)
 
     def _log(self) -> str:
         self._box.drain_log()

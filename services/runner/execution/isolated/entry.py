@@ -32,8 +32,10 @@ def main(arguments: list[str]) -> None:
         send(runner, {"refused": str(error)})
         os._exit(REFUSED)
     warm()
-    from .zygote import Zygote  # noqa: PLC0415 - it imports the libraries, which must come from inside the new root
+    from .process import seed  # noqa: PLC0415 - they import the libraries, which must come from inside the new root
+    from .zygote import Zygote  # noqa: PLC0415
 
+    seed()
     send(runner, {"ready": True})
     Zygote(runner, boxes).serve()
 

@@ -1,4 +1,4 @@
-"""What the child does around the code it runs: seeds and search path before, flushed output after."""
+"""What the child does around the code it runs: random state and search path before, flushed output after."""
 
 from __future__ import annotations
 
@@ -16,12 +16,16 @@ _libc = ctypes.CDLL(None)
 
 
 def settle(box: Path) -> None:
-    """Make the process the box's: its folder, its random state, its search path; no byte code is written."""
+    """Make the process the box's: its folder, its search path; no byte code is written."""
     os.chdir(box)
     os.environ.update(HOME=str(box), TMPDIR=str(box), PWD=str(box))  # noqa: TID251 - set here for the submission
     sys.path.insert(0, str(box))
     sys.dont_write_bytecode = True
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
+
+def seed() -> None:
+    """Set the random state that every child inherits."""
     random.seed(SEED)
     np.random.seed(SEED)  # noqa: NPY002 - the state that submissions use
 
