@@ -126,7 +126,8 @@ def request_of(executor: Executor, blobs: LocalBlobs) -> FoldRequested:
             requested_by="bench",
         )
     )
-    assert isinstance(split, Split), split
+    if not isinstance(split, Split):
+        raise SystemExit(split.message)
     return FoldRequested(
         fold_id=1,
         attempt=1,
@@ -149,7 +150,8 @@ def run_for(executor: Executor, request: FoldRequested, seconds: float, *, threa
     def loop() -> None:
         while (at := time.perf_counter()) - begun < seconds:
             outcome = executor.run(request, on_trained=lambda _: None)
-            assert isinstance(outcome, Tested), outcome
+            if not isinstance(outcome, Tested):
+                raise SystemExit(outcome.message)
             taken.append(time.perf_counter() - at)
 
     workers = [threading.Thread(target=loop) for _ in range(threads)]

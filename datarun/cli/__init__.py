@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from datarun.cli import demo, services, stack, topics, user
+from datarun.cli import db, demo, projection, services, stack, topics, user
 from datarun.errors import DatarunError, Retryable
 
 FAILED, UNREACHABLE = 1, 3
@@ -23,6 +23,8 @@ for command in (demo.demo, stack.up, stack.status, stack.down, stack.prepare):
     app.command()(command)
 for name in services.MODULES:
     services.register(app, name)
+app.add_typer(db.app, name="db")
+app.add_typer(projection.app, name="projection")
 app.add_typer(topics.app, name="topics")
 app.add_typer(user.app, name="user")
 

@@ -38,9 +38,9 @@ class Stages:
         outcome: Tested | Failed
         try:
             self._train(job, descriptors)
-            self._ask(Stage.VALIDATION, data.full_train, rows=data.train_rows)
+            self._ask(data.full_train, rows=data.train_rows)
             full_train = self._full_train = self._predictions(Stage.VALIDATION, rows=data.train_rows)
-            self._ask(Stage.TEST, data.test, rows=data.test_rows)
+            self._ask(data.test, rows=data.test_rows)
             announced = announce(Trained(full_train, self._meter.metrics))
             test = self._predictions(Stage.TEST, rows=data.test_rows, columns=full_train.shape[1:])
             outcome = Tested(full_train, test, self._meter.metrics, self._log())
@@ -55,7 +55,7 @@ class Stages:
         self._child.send(job, descriptors)
         self._answer(Stage.TRAIN, "trained")
 
-    def _ask(self, stage: Stage, parcel: Parcel, *, rows: int) -> None:
+    def _ask(self, parcel: Parcel, *, rows: int) -> None:
         self._meter.begin()
         self._child.send({"headers": parcel.headers, "rows": rows}, [parcel.descriptor])
 
