@@ -3,8 +3,8 @@
 A run is lost when its runner has been silent for a lease, or has spoken twice since without naming it. No clock of
 another machine decides anything: silence is a sequence that does not change while the caller watches.
 
-Only folds have leases. A split is accepted by its runner only once its result is in the log, so a split whose
-runner dies is handed out again by its queue when the lock lapses; run twice, the first result wins.
+A split has no started event, so nobody knows whether it still waits in its queue. It is asked for again when it has
+had no result for a while and no runner that speaks names it; run twice, the first result wins.
 """
 
 from __future__ import annotations
@@ -18,10 +18,13 @@ LEASE_SECONDS = 10.0
 """How long a runner may be silent; it speaks every two seconds."""
 HEARTBEATS_WITHOUT = 2
 """So many heartbeats younger than a run must not name it before it counts as dropped; one may have been under way."""
-
-
 LONGEST_LOOK_AWAY_SECONDS = 3.0
 """Who has not looked for longer may have been cut off from the log just as well as the runners."""
+
+
+PATIENCE_SECONDS = 60.0
+"""How long a split may go unnamed before it is asked for again; doubled each time, up to an hour."""
+LONGEST_PATIENCE_SECONDS = 3600.0
 
 
 class Run(NamedTuple):
@@ -87,3 +90,47 @@ class Leases:
 
 def _sequence(runner: Runner | None) -> int:
     return -1 if runner is None else runner.sequence
+
+
+class PendingSplit(NamedTuple):
+    """A split that was asked for and has no result."""
+
+    raw_data_id: int
+    attempt: int
+
+
+class SplitPatience:
+    """Watches pending splits; `restart` it whenever heartbeats could have gone unseen."""
+
+    def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._patience_seconds = patience_seconds
+        self._heard: dict[str, int] = {}
+        self._waits: dict[PendingSplit, tuple[float, float]] = {}
+
+    def restart(self) -> None:
+        """Give every split its patience anew."""
+        self._waits.clear()
+
+    def overdue(
+        self, pending: Iterable[PendingSplit], named: Mapping[str, tuple[int, frozenset[int]]], *, now: float
+    ) -> list[PendingSplit]:
+        """Return the splits to ask for again at `now`, given each runner's sequence and the datasets it splits."""
+        held = self._newly_named(named)
+        waits: dict[PendingSplit, tuple[float, float]] = {}
+        overdue = []
+        for split in sorted(set(pending)):
+            patience, since = self._waits.get(split, (self._patience_seconds, now))
+            if split.raw_data_id in held:
+                since = now
+            elif now - since >= patience:
+                overdue.append(split)
+                patience, since = min(patience * 2, LONGEST_PATIENCE_SECONDS), now
+            waits[split] = (patience, since)
+        self._waits = waits
+        return overdue
+
+    def _newly_named(self, named: Mapping[str, tuple[int, frozenset[int]]]) -> frozenset[int]:
+        """Return what runners name in heartbeats not heard before; a silent runner's last one counts once."""
+        fresh = [ids for runner_id, (sequence, ids) in named.items() if self._heard.get(runner_id) != sequence]
+        self._heard = {runner_id: sequence for runner_id, (sequence, _) in named.items()}
+        return frozenset().union(*fresh)

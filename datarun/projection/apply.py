@@ -78,7 +78,8 @@ def _write(cursor: Cursor, batch: Batch, position: offsets.Offsets, *, schema: s
     if batch.dead:
         parts.append((in_schema(statements.BURY, schema), batch.dead))
     parts.append((in_schema(statements.MOVE_OFFSETS, schema), offsets.rows(position)))
-    script = ";".join([*(statement for statement, _ in parts), statements.NOTIFY])
+    turns = in_schema(statements.TAKE_TURNS, schema)
+    script = ";".join([turns, *(statement for statement, _ in parts), statements.NOTIFY])
     cursor.execute(script, [json_text(rows) for _, rows in parts])
 
 
@@ -97,5 +98,4 @@ def _rows(batch: Batch) -> list[tuple[Register, list[Columns]]]:
 
 
 def _table(register: dict[Any, Any], to_columns: Callable[[Any], Columns]) -> list[Columns]:
-    # Sorted: two projectors that lock the same rows in the same order do not deadlock.
-    return [to_columns(register[key]) for key in sorted(register)]
+    return [to_columns(kept) for kept in register.values()]

@@ -115,7 +115,12 @@ def upload(kept: Kept[DataUploaded]) -> Columns:
 def split_request(kept: Kept[SplitRequested]) -> Columns:
     """Return a dataset's split request register."""
     event = kept.event
-    return {"raw_data_id": event.raw_data_id, "split_attempt": event.attempt, "split_task_id": event.task_id}
+    return {
+        "raw_data_id": event.raw_data_id,
+        "split_attempt": event.attempt,
+        "split_task_id": event.task_id,
+        "split_request_offset": kept.record.offset,
+    }
 
 
 def split_result(kept: Kept[DataSplit | SplitFailed]) -> Columns:

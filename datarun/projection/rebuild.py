@@ -22,7 +22,7 @@ from datarun.readmodel import SCHEMA
 from datarun.readmodel.schema import create_read_model, drop_read_model
 from datarun.topics import PROJECTED, Kind
 
-WORTH_PROCESSES = 50_000
+WORTH_PROCESSES = 300_000
 """Below so many records starting processes takes longer than they save."""
 REPORT_SECONDS = 0.2
 

@@ -1,6 +1,6 @@
 """A share of the log's partitions, projected by one loop: what a rebuild does, in this process or in several.
 
-Because the projection commutes, shares may be projected side by side.
+Because the projection commutes, shares may be projected side by side: one decodes while another writes.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from psycopg2.errors import DeadlockDetected
 from psycopg2.extensions import connection as Connection
 
 from datarun.log import EventLog, StoredRecord, TopicPartition
-from datarun.projection.apply import Applied, apply
+from datarun.projection.apply import apply
 from datarun.projection.offsets import Offsets
 from datarun.topics import Catalogue
 
@@ -40,7 +39,10 @@ def project_share(ground: Ground, start: Offsets, until: Offsets) -> int:
             # As in the projector: what a crash of Postgres takes, it takes with its offsets.
             cursor.execute("set synchronous_commit = off")
         with _uncollected():
-            return sum(_apply(batch, connection, ground).count for batch in _batches(event_log, start, until))
+            return sum(
+                apply(batch, connection, catalogue=ground.catalogue, schema=ground.schema).count
+                for batch in _batches(event_log, start, until)
+            )
     finally:
         connection.close()
         event_log.close()
@@ -48,21 +50,12 @@ def project_share(ground: Ground, start: Offsets, until: Offsets) -> int:
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Keep the garbage collector still: records and events form no cycles, and looking for some takes a third of the time."""
+    """Keep the garbage collector still: looking for cycles, which records never form, takes a third of the time."""
     gc.disable()
     try:
         yield
     finally:
         gc.enable()
-
-
-def _apply(records: list[StoredRecord], connection: Connection, ground: Ground) -> Applied:
-    while True:
-        try:
-            return apply(records, connection, catalogue=ground.catalogue, schema=ground.schema)
-        except DeadlockDetected:
-            # Two shares met at the same folds; Postgres let the other one through.
-            continue
 
 
 def _batches(event_log: EventLog, start: Offsets, until: Offsets) -> Iterator[list[StoredRecord]]:

@@ -43,6 +43,9 @@ insert into "{schema}".dead_letter select * from json_populate_recordset(null::"
 on conflict do nothing
 """
 
+TAKE_TURNS = "select pg_advisory_xact_lock(hashtext('datarun.projection.{schema}'))"
+"""Projectors of one read model write one after the other: they meet at the same folds, and would deadlock there."""
+
 NOTIFY = "select pg_notify('datarun_projected', '')"
 """Wakes who waits for its own write to be projected; sent by the commit."""
 
@@ -108,7 +111,10 @@ UPLOAD = Register(
     "kept.uploaded_at is null",
 )
 SPLIT_REQUEST = Register(
-    "dataset", "raw_data_id", ("split_attempt", "split_task_id"), "excluded.split_attempt > kept.split_attempt"
+    "dataset",
+    "raw_data_id",
+    ("split_attempt", "split_task_id", "split_request_offset"),
+    "excluded.split_attempt > kept.split_attempt",
 )
 SPLIT_RESULT = Register(
     "dataset",

@@ -8,8 +8,7 @@ from sqlalchemy import MetaData
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
-from datarun.readmodel import SCHEMA
-from datarun.readmodel import VERSION
+from datarun.readmodel import SCHEMA, VERSION
 from datarun.readmodel.tables import metadata
 
 

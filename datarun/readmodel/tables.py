@@ -41,6 +41,7 @@ dataset = Table(
     # The request register: SplitRequested of the highest attempt
     Column("split_attempt", Integer, nullable=False, server_default="0"),
     Column("split_task_id", Text),
+    Column("split_request_offset", BigInteger),
     # The result register: DataSplit or SplitFailed of the highest attempt
     Column("result_attempt", Integer, nullable=False, server_default="0"),
     Column("split", JSONB),

@@ -10,17 +10,18 @@ import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import closing
+from typing import TypeVar
 
 import structlog
 
 from datarun.envelope import Context, decode, encode, header, now
 from datarun.errors import LogUnavailable, Rejected
-from datarun.events import Cause, Event, Fault, FoldFailed, FoldLost, FoldRequested, Stage
-from datarun.leases import Leases, Run
+from datarun.events import Cause, Event, Fault, FoldFailed, FoldLost, FoldRequested, SplitRequested, Stage
+from datarun.leases import Leases, PendingSplit, Run, SplitPatience
 from datarun.lifecycle import next_delivery
 from datarun.log import EventLog, Position, StoredRecord, TopicPartition
 from datarun.projection.offsets import Offsets
-from datarun.topics import FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, RUNNER_STATUS, Catalogue
+from datarun.topics import DATA_REQUESTS, FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, RUNNER_STATUS, Catalogue
 from services.projector.running import Held, ReadModel
 
 APPEND_SECONDS = 15.0
@@ -32,6 +33,7 @@ _WATCHED = (FOLD_EVENTS, RUNNER_STATUS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW)
 
 log = structlog.get_logger(__name__)
 Clock = Callable[[], float]
+E = TypeVar("E", bound=Event)
 
 
 class Reaper:
@@ -42,11 +44,13 @@ class Reaper:
         self._catalogue = catalogue
         self._clock = clock
         self._leases = Leases()
+        self._splits = SplitPatience()
         self._reaped: frozenset[Run] = frozenset()
 
     def restart(self) -> None:
         """Give every runner a full lease: heartbeats may have gone unseen."""
         self._leases.restart()
+        self._splits.restart()
 
     def tick(self, read_model: ReadModel) -> list[Run]:
         """Take back what is lost and return it; does nothing while the read model may lag behind the log."""
@@ -67,6 +71,18 @@ class Reaper:
             self._reaped |= {run}
         return fresh
 
+    def tick_splits(self, read_model: ReadModel) -> list[PendingSplit]:
+        """Ask again for the splits that nobody seems to hold and return them; a lagging read model only costs time."""
+        pending = read_model.pending_splits()
+        overdue = self._splits.overdue(pending, read_model.splitting() if pending else {}, now=self._clock())
+        topic = self._catalogue.full_name(DATA_REQUESTS)
+        for split in overdue:
+            request = self._read_again(Position(topic, 0, pending[split]), SplitRequested)
+            if request is not None:
+                self._append(*request)
+                log.warning("reaper.split_asked_again", **split._asdict())
+        return overdue
+
     def _ends(self) -> Offsets:
         return self._log.end_offsets([self._catalogue.full_name(topic) for topic in _WATCHED])
 
@@ -82,30 +98,30 @@ class Reaper:
 
     def _reap(self, run: Run, held: Held) -> None:
         following = next_delivery(run.delivery)
-        request = None if following is None else self._request(held)
+        request = None if following is None else self._read_again(held.request, FoldRequested)
         if following is None or request is None:
-            self._append(_given_up(run, held), cause=None)
+            self._append(_given_up(run, held), None)
         else:
             if held.request_delivery <= run.delivery:
                 event, record = request
-                self._append(event.model_copy(update={"delivery": following}), cause=record)
-            self._append(_lost(run, held), cause=request[1])
+                self._append(event.model_copy(update={"delivery": following}), record)
+            self._append(_lost(run, held), request[1])
         log.warning("reaper.lost", **run._asdict(), next_delivery=following)
 
-    def _request(self, held: Held) -> tuple[FoldRequested, StoredRecord] | None:
-        """Return the request again from where the projection found it, None if the log has it no more."""
-        position = held.request
+    def _read_again(self, position: Position, kind: type[E]) -> tuple[E, StoredRecord] | None:
+        """Return a request from where the projection found it, None if the log has it no more."""
         start = {TopicPartition(position.topic, position.partition): position.offset}
         deadline = self._clock() + READ_SECONDS
         with closing(self._log.read(start)) as batches:  # type: ignore[type-var]
             for batch in batches:
                 for record in batch:
-                    return _as_request(record, position)
+                    event = decode(record.value, record.headers) if record.offset == position.offset else None
+                    return (event, record) if isinstance(event, kind) else None
                 if self._clock() > deadline:
                     break
         raise LogUnavailable(f"{position} could not be read again")
 
-    def _append(self, event: Event, *, cause: StoredRecord | None) -> None:
+    def _append(self, event: Event, cause: StoredRecord | None) -> None:
         headers = cause.headers if cause else ()
         context = Context(
             source="reaper",

@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from psycopg2.extensions import connection as Connection
 
-from datarun.leases import Run, Runner
+from datarun.leases import PendingSplit, Run, Runner
 from datarun.lifecycle import Rank
 from datarun.log import Position
 from datarun.projection.offsets import Offsets, read_offsets
@@ -19,6 +19,14 @@ from rm.fold
 where run_rank between 1 and 3 and run_rank <> %s and run_attempt = request_attempt
 """
 _RUNNERS = "select runner_id, sequence, heartbeat->'running' from rm.runner where runner_id = any(%s)"
+_PENDING = """
+select raw_data_id, split_attempt, split_request_offset
+from rm.dataset
+where split_attempt > result_attempt and split_request_offset is not null
+"""
+_SPLITTING = """
+select runner_id, sequence, heartbeat->'splitting' from rm.runner where heartbeat->'splitting' <> '[]'::jsonb
+"""
 _LOCK = "select pg_try_advisory_lock(hashtext('datarun.reaper'))"
 
 
@@ -40,6 +48,14 @@ class ReadModel(Protocol):
 
     def runners(self) -> dict[str, Runner]:
         """Return the newest heartbeat of every runner that holds something."""
+        ...
+
+    def pending_splits(self) -> dict[PendingSplit, int]:
+        """Return the splits without a result, each with the offset of its request."""
+        ...
+
+    def splitting(self) -> dict[str, tuple[int, frozenset[int]]]:
+        """Return, for runners that name any, their newest sequence and the datasets they split."""
         ...
 
     def offsets(self) -> Offsets:
@@ -82,6 +98,18 @@ class Postgres:
             return {
                 runner_id: Runner(sequence, _running(running)) for runner_id, sequence, running in cursor.fetchall()
             }
+
+    def pending_splits(self) -> dict[PendingSplit, int]:
+        """Return the splits without a result, each with the offset of its request."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(_PENDING)
+            return {PendingSplit(*row[:2]): row[2] for row in cursor.fetchall()}
+
+    def splitting(self) -> dict[str, tuple[int, frozenset[int]]]:
+        """Return, for runners that name any, their newest sequence and the datasets they split."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(_SPLITTING)
+            return {runner_id: (sequence, frozenset(ids)) for runner_id, sequence, ids in cursor.fetchall()}
 
     def offsets(self) -> Offsets:
         """Return how far the projection has come."""

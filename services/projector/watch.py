@@ -76,6 +76,7 @@ class Watch:
             self._read_model = Postgres(connect(self._url, application="datarun-reaper"))
         if self._read_model.lock():
             reaper.tick(self._read_model)
+            reaper.tick_splits(self._read_model)
         else:
             reaper.restart()
         if look:

@@ -9,7 +9,7 @@ from datarun import migrations, readmodel
 from datarun.db import connect, upgrade
 from datarun.readmodel.schema import _statements
 
-TABLES_OF_VERSION_1 = "3c66713243b35eff"
+TABLES_OF_VERSION_1 = "dbed39c87301f05d"
 
 
 def query(url, sql):

@@ -204,8 +204,9 @@ def test_it_stops_when_told_and_leaves_nothing(installation: Installation, log: 
         assert projector.stop() == 0
 
 
+@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_rebuild_equals_the_live_read_model_and_says_so(
-    installation: Installation, log: KafkaLog, connection: Connection
+    installation: Installation, log: KafkaLog, connection: Connection, jobs: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two ways through the same log end in the same rows; a row that differs is noticed and named."""
     events = [event for number in range(1, 200) for event in story(number)]
@@ -213,7 +214,8 @@ def test_a_rebuild_equals_the_live_read_model_and_says_so(
     with installation.projector():
         wait_until(lambda: installation.caught_up(log), CATCH_UP_SECONDS)
         options = ["rebuild", "--kafka", installation.kafka, "--postgres", installation.postgres_url]
-        options += ["--topic-prefix", installation.catalogue.prefix, "--dir", str(installation.folder)]
+        options += ["--topic-prefix", installation.catalogue.prefix, "--dir", str(installation.folder), "--jobs", jobs]
+        monkeypatch.setattr("datarun.projection.rebuild.WORTH_PROCESSES", 0)
         equal = CliRunner().invoke(command, options)
         assert (equal.exit_code, "DIFFERENT" in equal.output) == (0, False), equal.output
         assert dump(connection, schema="rm_next") == dump(connection)
