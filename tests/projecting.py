@@ -17,6 +17,7 @@ import psycopg2
 
 from datarun.db import connect
 from datarun.envelope import Context, encode
+from datarun.errors import LogUnavailable
 from datarun.events import Event
 from datarun.log import EventLog, Position, StoredRecord
 from datarun.projection.batch import fold
@@ -87,10 +88,11 @@ class Installation:
 
     def caught_up(self, log: EventLog) -> bool:
         """Tell whether the read model has everything that is in the log."""
-        ends = log.end_offsets([self.catalogue.full_name(topic) for topic in PROJECTED])
         try:
+            # A topic that was made a moment ago may have no leader yet.
+            ends = log.end_offsets([self.catalogue.full_name(topic) for topic in PROJECTED])
             connection = connect(self.postgres_url)
-        except psycopg2.OperationalError:
+        except (LogUnavailable, psycopg2.OperationalError):
             return False
         try:
             with connection, connection.cursor() as cursor:

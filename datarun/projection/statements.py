@@ -1,7 +1,7 @@
 """The SQL of the projection: one set-based upsert a register, fed with its rows as one JSON array.
 
-JSON beats `execute_values` at every size, COPY into a staging table up to some hundred rows, and costs Python half
-as much as either; beyond that COPY is a third faster (benchmarks/bench_projection.py).
+Measured on one connection, rows of the run register: up to 20 rows JSON is the fastest of `execute_values`, COPY into
+a staging table, arrays and JSON; at a thousand COPY writes 45 000 rows/s and JSON 35 000, for half of Python's CPU.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ def run(settings: Settings, url: str, *, session_seconds: float) -> int:
     for name in ("faust", "mode", "aiokafka", "services.projector.fetches"):
         logging.getLogger(name).setLevel(logging.WARNING)
     writer = Writer(url, catalogue=settings.catalogue)
+    writer.prepare()
     watch = Watch(settings, url)
     datadir = Path(tempfile.mkdtemp(prefix="datarun-projector-"))
 
@@ -42,7 +43,6 @@ def run(settings: Settings, url: str, *, session_seconds: float) -> int:
         # Records and events form no cycles, and looking for some takes a third of the time; Faust's own are few.
         gc.freeze()
         gc.set_threshold(*COLLECT_SELDOM)
-        # The watch asks tables that are there once the projection has begun.
         watch.start()
         log.info("projector.ready", behind=behind)
         notify.ready(f"caught up, {behind} events behind")

@@ -9,7 +9,6 @@ from typing import TypeVar
 import structlog
 from psycopg2 import InterfaceError, OperationalError
 from psycopg2.extensions import connection as Connection
-from psycopg2.extensions import cursor as Cursor
 
 from datarun.db import connect
 from datarun.log import StoredRecord
@@ -33,12 +32,16 @@ class Writer:
         self._catalogue = catalogue
         self._connection: Connection | None = None
 
+    def prepare(self) -> None:
+        """Make the tables of the read model where they are missing."""
+        self._patiently(_make_tables)
+
     def apply(self, records: Sequence[StoredRecord]) -> Applied:
         """Bring records into the read model; returns once they are committed there."""
         return self._patiently(lambda connection: apply(records, connection, catalogue=self._catalogue))
 
     def positions(self, starts: Offsets) -> Offsets:
-        """Return where to read on, given the first offset each partition still has; missing tables are made."""
+        """Return where to read on, given the first offset each partition still has."""
         return self._patiently(lambda connection: _positions(connection, starts, catalogue=self._catalogue))
 
     def close(self) -> None:
@@ -70,7 +73,6 @@ class Writer:
 
 def _positions(connection: Connection, starts: Offsets, *, catalogue: Catalogue) -> Offsets:
     with connection, connection.cursor() as cursor:
-        _make_tables(connection, cursor)
         offsets = lock_offsets(cursor, starts, schema=SCHEMA)
         for tp, start in starts.items():
             # What a compacted topic has forgotten is passed over; what another one has lost is a gap, and refused.
@@ -80,10 +82,11 @@ def _positions(connection: Connection, starts: Offsets, *, catalogue: Catalogue)
         return offsets
 
 
-def _make_tables(connection: Connection, cursor: Cursor) -> None:
-    cursor.execute("select to_regclass(%s)", (f"{SCHEMA}.dead_letter",))
-    if cursor.fetchone() == (None,):
-        from datarun.readmodel.schema import create_read_model  # noqa: PLC0415 - only a new database pays for it
+def _make_tables(connection: Connection) -> None:
+    with connection, connection.cursor() as cursor:
+        cursor.execute("select to_regclass(%s)", (f"{SCHEMA}.dead_letter",))
+        if cursor.fetchone() == (None,):
+            from datarun.readmodel.schema import create_read_model  # noqa: PLC0415 - only a new database pays for it
 
-        cursor.execute("select pg_advisory_xact_lock(hashtext('datarun.upgrade'))")
-        create_read_model(connection)
+            cursor.execute("select pg_advisory_xact_lock(hashtext('datarun.upgrade'))")
+            create_read_model(connection)

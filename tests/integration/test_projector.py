@@ -193,6 +193,24 @@ def test_a_read_model_of_another_log_is_refused(
         assert "read_model_ahead_of_log" in projector.output.read_text()
 
 
+def test_topics_made_after_it_are_found(kafka: str, postgres_url: str, topic_prefix: str, tmp_path: Path) -> None:
+    """A projector that was started first, into a database without a read model, needs no second start."""
+    opened = connect(postgres_url)
+    with opened, opened.cursor() as cursor:
+        cursor.execute("drop schema rm cascade")
+    installation = Installation(kafka, postgres_url, Catalogue(topic_prefix), tmp_path)
+    with installation.projector() as projector:
+        projector.wait_ready()
+        create_topics(kafka, prefix=topic_prefix)
+        late = KafkaLog(kafka)
+        installation.append(late, story(1))
+        wait_until(lambda: installation.caught_up(late), CATCH_UP_SECONDS)
+        assert projector.process.poll() is None
+        assert dump(opened) == installation.expected(late)
+        late.close()
+    opened.close()
+
+
 def test_it_stops_when_told_and_leaves_nothing(installation: Installation, log: KafkaLog) -> None:
     """SIGTERM ends it with code 0; it never listened on a port and its folder is gone."""
     with installation.projector() as projector:
