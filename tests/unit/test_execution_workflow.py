@@ -58,7 +58,7 @@ def _submission() -> Iterator[None]:
 def test_elements_are_trained_in_their_order() -> None:
     """The regressor is fitted on what the feature extractor made."""
     frame, y = pd.DataFrame({"a": [1.0, 2.0]}, index=[7, 3]), pd.Series([1, 2], index=[7, 3])
-    model = workflow.train(PACKAGE, workflow.elements_of(" feature_extractor,regressor "), frame, y)
+    model = workflow.train(PACKAGE, elements_of(" feature_extractor,regressor "), frame, y)
     assert model.feature_extractor.fitted[0] is frame
     assert model.regressor.fitted[0].tolist() == [[2.0], [4.0]]
     assert workflow.predict(model, frame).tolist() == [2.0, 4.0]

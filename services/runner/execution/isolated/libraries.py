@@ -6,6 +6,8 @@ import gc
 from importlib import import_module
 from pathlib import Path
 
+from .memory import collapse
+
 MODULES = (
     "numpy",
     "numpy.random",
@@ -60,3 +62,4 @@ def warm() -> None:
         raise ManyThreads(message)
     gc.collect()
     gc.freeze()
+    collapse()

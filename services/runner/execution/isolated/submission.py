@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from . import workflow
+from .elements import elements_of
 from .files import write_files, write_package
 from .parcels import unpack
 from .process import flush_output
@@ -40,7 +41,7 @@ def run(sock: socket.socket, box: Path, job: Message, descriptors: Sequence[int]
 
 
 def _train_standard(job: Message, X: Any, y: Any) -> Predict:
-    model = workflow.train(job["module_path"], workflow.elements_of(job["workflow_elements"]), X, y)
+    model = workflow.train(job["module_path"], elements_of(job["workflow_elements"]), X, y)
     return lambda X_all, _rows: workflow.predict(model, X_all)
 
 

@@ -31,11 +31,6 @@ class Model:
     regressor: Any = None
 
 
-def elements_of(text: str) -> list[str]:
-    """Return the names in a comma-separated list."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def rows_of(values: Any, positions: Sequence[int] | np.ndarray[Any, Any]) -> Any:
     """Return some rows of a list, a data frame, a series or an array, by position."""
     if isinstance(values, list | tuple):
