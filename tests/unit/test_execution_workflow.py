@@ -12,6 +12,7 @@ import pytest
 from scipy.sparse import csr_matrix
 
 from services.runner.execution.isolated import workflow
+from services.runner.execution.isolated.elements import elements_of
 from services.runner.execution.isolated.workflow import NotNumbers
 
 PACKAGE = "a_submission"

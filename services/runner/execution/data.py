@@ -14,8 +14,8 @@ from datarun.errors import BlobCorrupt
 from datarun.events import Blob, Dataset, Split
 from services.runner.execution import messages, programs
 from services.runner.execution.isolated import wire
-from services.runner.execution.isolated.wire import Garbled, Message
 from services.runner.execution.isolated.elements import elements_of
+from services.runner.execution.isolated.wire import Garbled, Message
 from services.runner.execution.outcomes import ExecutionUnavailable
 
 CAPACITY_BYTES = 512 << 20
