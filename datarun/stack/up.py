@@ -62,7 +62,7 @@ async def _start(options: StackOptions, supervisor: Supervisor, report: Report) 
     connection.save(folder)
     parts = {
         "gateway": service_part("gateway", folder, "--port", str(port), environment=options.environment),
-        "projector": service_part("projector", folder, environment=options.environment),
+        "projector": service_part("projector", folder, *_session(options), environment=options.environment),
         "runner": service_part("runner", folder, environment=options.environment),
     }
     try:
@@ -81,6 +81,11 @@ async def _start(options: StackOptions, supervisor: Supervisor, report: Report) 
 async def _start_after(needed: tuple[asyncio.Task[None], ...], supervisor: Supervisor, part: Part) -> None:
     await asyncio.gather(*needed)
     await supervisor.start(part)
+
+
+def _session(options: StackOptions) -> tuple[str, ...]:
+    # The local broker may let go of a killed projector sooner than Kafka elsewhere, whose least is six seconds.
+    return ("--session-timeout", "3") if options.kafka is None else ()
 
 
 async def _start_log(options: StackOptions, connection: Connection, supervisor: Supervisor, report: Report) -> None:

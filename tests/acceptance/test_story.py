@@ -288,6 +288,34 @@ def test_a_killed_runner_costs_no_fold(databoard):
     databoard.assert_terminal_once(folds)
 
 
+def test_a_runner_started_by_hand_takes_its_share(databoard):
+    """A second runner joins the same system with nothing but the folder, and leaves when it is told."""
+    command = [sys.executable, "-m", "datarun.cli", "runner", "--dir", str(databoard.stack.folder.path), "--slots", "1"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as second:
+        raw_data_id = databoard.upload("iris-two", iris_csv(), target="species", elements="classifier", held_out=0.5)
+        files = [databoard.write("classifier.py", CLASSIFIER.format(c=1.0, before_fit="import time; time.sleep(1)"))]
+        first, folds = 91, {}
+        deadline = time.monotonic() + WAIT_SECONDS
+        while (
+            len(
+                {
+                    event.runner_id
+                    for event in databoard.events()
+                    if getattr(event, "runner_id", None) and event.fold_id in folds
+                }
+            )
+            < 2
+        ):
+            assert time.monotonic() < deadline, "the second runner took nothing"
+            some = {first + number: (range(50), range(50, 75)) for number in range(4)}
+            databoard.send(91, some, raw_data_id=raw_data_id, files=files)
+            databoard.wait(some)
+            first, folds = first + 4, folds | some
+        second.send_signal(signal.SIGTERM)
+        assert second.wait(20) == 0
+    databoard.assert_terminal_once(folds)
+
+
 @pytest.mark.parametrize(("part", "first_id"), [("projector", 61), ("kafka", 71), ("postgres", 81)])
 def test_killing_a_server_under_load_loses_nothing(databoard, part, first_id):
     """After a kill -9 of projector, broker or database while folds run the story still ends right."""

@@ -15,6 +15,7 @@ def run(name: str) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--port", type=int)
+    parser.add_argument("--session-timeout", type=float)
     options = parser.parse_args()
     connection = Connection.load(options.dir)
     if os.environ.get("STANDIN_FAILS") == name:

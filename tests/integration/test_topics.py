@@ -1,0 +1,60 @@
+"""Topics are made as the catalogue says, and refused where they differ."""
+
+import pytest
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
+
+from datarun.errors import LogUnavailable, TopicsDiffer
+from datarun.log.admin import create_topics, probe
+from datarun.topics import FOLD_EVENTS, FOLD_REQUESTS_HIGH, TOPICS, Catalogue
+
+
+def test_topics_are_made_once(kafka, topic_prefix):
+    """The first call makes all of them, the second none; queues have one partition."""
+    catalogue = Catalogue(topic_prefix)
+    assert create_topics(kafka, prefix=topic_prefix) == [catalogue.full_name(topic) for topic in TOPICS]
+    assert create_topics(kafka, prefix=topic_prefix) == []
+    topics = AdminClient({"bootstrap.servers": kafka}).list_topics(timeout=10).topics
+    counts = {topic.name: len(topics[catalogue.full_name(topic)].partitions) for topic in TOPICS}
+    assert counts == {topic.name: topic.partitions for topic in TOPICS}
+    assert counts["fold-requests.high"] == 1
+
+
+def test_other_partition_counts_are_refused_and_nothing_is_made(kafka, topic_prefix):
+    """A topic with other partitions is named with the difference, and no other topic is made."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    name = Catalogue(topic_prefix).full_name(FOLD_REQUESTS_HIGH)
+    for future in admin.create_topics([NewTopic(name, 3, 1)]).values():
+        future.result(10)
+    with pytest.raises(TopicsDiffer, match=rf"{name}: 3 partitions, the catalogue says 1"):
+        create_topics(kafka, prefix=topic_prefix)
+    known = admin.list_topics(timeout=10).topics
+    assert [topic for topic in known if topic.startswith(topic_prefix)] == [name]
+
+
+def test_another_retention_is_refused(kafka, topic_prefix):
+    """A topic that forgets is no log."""
+    create_topics(kafka, prefix=topic_prefix)
+    name = Catalogue(topic_prefix).full_name(FOLD_EVENTS)
+    shorter = ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=[shorter])
+    for future in AdminClient({"bootstrap.servers": kafka}).incremental_alter_configs([resource]).values():
+        future.result(10)
+    with pytest.raises(TopicsDiffer, match=rf"{name}: retention.ms=1000, the catalogue says -1"):
+        create_topics(kafka, prefix=topic_prefix)
+
+
+def test_share_groups_begin_at_the_beginning(kafka, topic_prefix):
+    """Kafka's own default would skip the folds that were requested before the first runner came."""
+    create_topics(kafka, prefix=topic_prefix)
+    group = ConfigResource(ConfigResource.Type.GROUP, Catalogue(topic_prefix).share_group(FOLD_REQUESTS_HIGH))
+    described = AdminClient({"bootstrap.servers": kafka}).describe_configs([group])
+    configs = next(iter(described.values())).result(10)
+    assert configs["share.auto.offset.reset"].value == "earliest"
+    assert configs["share.delivery.count.limit"].value == "10"
+
+
+def test_no_broker_is_said_so():
+    """Nobody waits for a broker that is not there."""
+    assert not probe("127.0.0.1:1", 0.5)
+    with pytest.raises(LogUnavailable):
+        create_topics("127.0.0.1:1", prefix="t.")
