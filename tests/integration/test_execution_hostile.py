@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -270,6 +271,8 @@ def test_an_endless_test_part_is_stopped(bench: Workbench, dataset: Dataset) -> 
     assert failed.full_train is not None
 
 
+MINE = os.getpid()
+"""In the names of processes that must not be left: another run of these tests may be under way on the machine."""
 DAEMON = """
 def daemon(mark):
     if os.fork() == 0:
@@ -290,7 +293,8 @@ def named(mark: str) -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize(
-    ("mark", "then"), [("dr-good", "pass"), ("dr-bad", "os._exit(1)"), ("dr-late", "time.sleep(99)")]
+    ("mark", "then"),
+    [(f"good{MINE}", "pass"), (f"bad{MINE}", "os._exit(1)"), (f"late{MINE}", "time.sleep(99)")],
 )
 def test_a_daemon_left_behind_is_gone(bench: Workbench, dataset: Dataset, mark: str, then: str) -> None:
     """A process in a session of its own dies with its fold, however that ends."""
@@ -413,13 +417,13 @@ def test_a_full_disk_is_the_folds_own(bench: Workbench, dataset: Dataset) -> Non
 
 def test_a_fork_bomb_stays_in_its_fold(bench: Workbench, dataset: Dataset) -> None:
     """Forking without end hits a limit; nothing of it is left and the neighbours run."""
-    fit = "ctypes.CDLL(None).prctl(15, b'dr-bomb', 0, 0, 0)\n        while True: os.fork()"
+    fit = f"ctypes.CDLL(None).prctl(15, b'bomb{MINE}', 0, 0, 0)\n        while True: os.fork()"
     failed = fail(bench, dataset, classifier(fit=fit))
     assert failed.stage is Stage.TRAIN
     deadline = time.monotonic() + LATE_SECONDS
-    while named("dr-bomb") and time.monotonic() < deadline:
+    while named(f"bomb{MINE}") and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert not named("dr-bomb")
+    assert not named(f"bomb{MINE}")
 
 
 def test_too_many_files_are_refused_inside(bench: Workbench, dataset: Dataset) -> None:

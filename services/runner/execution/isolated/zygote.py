@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import select
-import signal
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from pathlib import Path
 from .boxes import Boxes, first_free
 from .child import live
 from .confine import address_space_bytes, confine
+from .trees import children, kill_trees
 from .wire import Message, close, receive, send
 
 SWEEP_MILLISECONDS = 1000
@@ -100,15 +100,9 @@ class Zygote:
         """Kill and reap every child that is not one of ours, again and again, until there is none."""
         known = {child.pid for child in self._children.values()}
         while strangers := [pid for pid in children() if pid not in known]:
-            for pid in strangers:
-                os.kill(pid, signal.SIGKILL)
+            kill_trees(strangers)
             for pid in strangers:
                 os.waitpid(pid, 0)
-
-
-def children() -> list[int]:
-    """Return the process ids of our children; raises OSError where the kernel does not list them."""
-    return [int(pid) for pid in Path("/proc/thread-self/children").read_text(encoding="ascii").split()]
 
 
 def _tell(report: socket.socket, message: Message, *descriptors: int) -> None:
