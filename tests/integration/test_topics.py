@@ -37,7 +37,8 @@ def test_another_retention_is_refused(kafka, topic_prefix):
     name = Catalogue(topic_prefix).full_name(FOLD_EVENTS)
     shorter = ConfigEntry("retention.ms", "1000", incremental_operation=AlterConfigOpType.SET)
     resource = ConfigResource(ConfigResource.Type.TOPIC, name, incremental_configs=[shorter])
-    for future in AdminClient({"bootstrap.servers": kafka}).incremental_alter_configs([resource]).values():
+    admin = AdminClient({"bootstrap.servers": kafka})
+    for future in admin.incremental_alter_configs([resource]).values():
         future.result(10)
     with pytest.raises(TopicsDiffer, match=rf"{name}: retention.ms=1000, the catalogue says -1"):
         create_topics(kafka, prefix=topic_prefix)
@@ -47,8 +48,9 @@ def test_share_groups_begin_at_the_beginning(kafka, topic_prefix):
     """Kafka's own default would skip the folds that were requested before the first runner came."""
     create_topics(kafka, prefix=topic_prefix)
     group = ConfigResource(ConfigResource.Type.GROUP, Catalogue(topic_prefix).share_group(FOLD_REQUESTS_HIGH))
-    described = AdminClient({"bootstrap.servers": kafka}).describe_configs([group])
-    configs = next(iter(described.values())).result(10)
+    admin = AdminClient({"bootstrap.servers": kafka})
+    (described,) = admin.describe_configs([group]).values()
+    configs = described.result(10)
     assert configs["share.auto.offset.reset"].value == "earliest"
     assert configs["share.delivery.count.limit"].value == "10"
 
