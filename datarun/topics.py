@@ -44,7 +44,7 @@ class Topic:
     writers: tuple[str, ...]
     readers: tuple[str, ...]
     partitions: int = EVENT_PARTITIONS
-    config: dict[str, str] = field(default_factory=lambda: dict(_FOR_EVER))
+    config: dict[str, str] = field(default_factory=lambda: dict(_FOR_EVER), hash=False)
 
 
 DATA_REQUESTS = Topic(

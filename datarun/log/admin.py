@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
 
-from confluent_kafka import KafkaException
+from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AdminClient,
     AlterConfigOpType,
@@ -17,6 +19,7 @@ from datarun.errors import LogUnavailable, TopicsDiffer
 from datarun.topics import DEFAULT_PREFIX, QUEUES, SHARE_GROUP_CONFIG, TOPICS, Catalogue, Topic
 
 TIMEOUT_SECONDS = 15.0
+VISIBLE_POLL_SECONDS = 0.02
 
 
 def probe(bootstrap: str, timeout: float) -> bool:
@@ -28,23 +31,24 @@ def probe(bootstrap: str, timeout: float) -> bool:
 
 
 def create_topics(bootstrap: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
-    """Make the missing topics, set the share groups' configs and return the names made.
+    """Make the missing topics, set the share groups' configs and return the names made, when brokers know of both.
 
     Raises TopicsDiffer, having changed nothing, when a topic exists with other settings, LogUnavailable without a
-    broker.
+    broker. Several callers at once are as good as one.
     """
     client, catalogue = _client(bootstrap), Catalogue(prefix)
     try:
-        existing = client.list_topics(timeout=TIMEOUT_SECONDS).topics
-        here = [topic for topic in TOPICS if catalogue.full_name(topic) in existing]
-        counts = {topic.name: len(existing[catalogue.full_name(topic)].partitions) for topic in here}
-        _refuse_differences(client, catalogue, here, counts)
-        missing = [topic for topic in TOPICS if topic not in here]
-        _create(client, catalogue, missing)
+        known = _partition_counts(client, catalogue)
+        _refuse_differences(client, catalogue, known)
+        made = _create(client, catalogue, [topic for topic in TOPICS if topic not in known])
+        _await(lambda: len(_partition_counts(client, catalogue)) == len(TOPICS), "the topics")
+        # Somebody else may have made the others meanwhile, or before this broker had heard of them.
+        others = {topic: n for topic, n in _partition_counts(client, catalogue).items() if topic not in made}
+        _refuse_differences(client, catalogue, others)
         _configure_groups(client, catalogue)
     except KafkaException as error:
         raise LogUnavailable(str(error)) from error
-    return [catalogue.full_name(topic) for topic in missing]
+    return [catalogue.full_name(topic) for topic in made]
 
 
 def delete_topics(bootstrap: str, *, prefix: str) -> None:
@@ -58,16 +62,29 @@ def _client(bootstrap: str) -> AdminClient:
     return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
 
 
-def _create(client: AdminClient, catalogue: Catalogue, missing: Iterable[Topic]) -> None:
+def _partition_counts(client: AdminClient, catalogue: Catalogue) -> dict[Topic, int]:
+    topics = client.list_topics(timeout=TIMEOUT_SECONDS).topics
+    names = {topic: catalogue.full_name(topic) for topic in TOPICS}
+    return {topic: len(topics[name].partitions) for topic, name in names.items() if name in topics}
+
+
+def _create(client: AdminClient, catalogue: Catalogue, missing: Iterable[Topic]) -> list[Topic]:
+    """Make topics and return those that were not there after all."""
+    by_name = {catalogue.full_name(topic): topic for topic in missing}
     wanted = [
-        NewTopic(
-            catalogue.full_name(topic), num_partitions=topic.partitions, replication_factor=-1, config=topic.config
-        )
-        for topic in missing
+        NewTopic(name, num_partitions=topic.partitions, replication_factor=-1, config=topic.config)
+        for name, topic in by_name.items()
     ]
-    if wanted:
-        for future in client.create_topics(wanted).values():
+    made = []
+    for name, future in client.create_topics(wanted).items() if wanted else ():
+        try:
             future.result(TIMEOUT_SECONDS)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+        else:
+            made.append(by_name[name])
+    return made
 
 
 def _configure_groups(client: AdminClient, catalogue: Catalogue) -> None:
@@ -80,18 +97,34 @@ def _configure_groups(client: AdminClient, catalogue: Catalogue) -> None:
         group = ConfigResource(ConfigResource.Type.GROUP, catalogue.share_group(topic), incremental_configs=entries)
         for future in client.incremental_alter_configs([group]).values():
             future.result(TIMEOUT_SECONDS)
+    # A runner that joined before the broker knows would begin at the end of the queue.
+    for topic in QUEUES.values():
+        group = ConfigResource(ConfigResource.Type.GROUP, catalogue.share_group(topic))
+        _await(partial(_has, client, group), f"the share group of {topic.name}")
 
 
-def _refuse_differences(
-    client: AdminClient, catalogue: Catalogue, here: Iterable[Topic], counts: dict[str, int]
-) -> None:
+def _has(client: AdminClient, group: ConfigResource) -> bool:
+    (described,) = client.describe_configs([group]).values()
+    actual = described.result(TIMEOUT_SECONDS)
+    return all(name in actual and actual[name].value == value for name, value in SHARE_GROUP_CONFIG.items())
+
+
+def _await(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + TIMEOUT_SECONDS
+    while not condition():
+        if time.monotonic() > deadline:
+            raise LogUnavailable(f"the brokers do not know of {what} yet")
+        time.sleep(VISIBLE_POLL_SECONDS)
+
+
+def _refuse_differences(client: AdminClient, catalogue: Catalogue, known: dict[Topic, int]) -> None:
     differences = []
-    for topic in here:
+    for topic, partitions in known.items():
         name = catalogue.full_name(topic)
-        if counts[topic.name] != topic.partitions:
-            differences.append(f"{name}: {counts[topic.name]} partitions, the catalogue says {topic.partitions}")
-        resource = ConfigResource(ConfigResource.Type.TOPIC, name)
-        actual = client.describe_configs([resource])[resource].result(TIMEOUT_SECONDS)
+        if partitions != topic.partitions:
+            differences.append(f"{name}: {partitions} partitions, the catalogue says {topic.partitions}")
+        (described,) = client.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, name)]).values()
+        actual = described.result(TIMEOUT_SECONDS)
         differences += [
             f"{name}: {key}={actual[key].value}, the catalogue says {value}"
             for key, value in topic.config.items()

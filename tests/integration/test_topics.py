@@ -1,11 +1,33 @@
 """Topics are made as the catalogue says, and refused where they differ."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
 from datarun.errors import LogUnavailable, TopicsDiffer
 from datarun.log.admin import create_topics, probe
 from datarun.topics import FOLD_EVENTS, FOLD_REQUESTS_HIGH, TOPICS, Catalogue
+
+
+def wait_until(condition):
+    """Wait until a broker has heard of a change."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_many_callers_at_once_make_topics_once(kafka, topic_prefix):
+    """Two services that start together do not trip over each other."""
+    with ThreadPoolExecutor(4) as pool:
+        made = [
+            future.result() for future in [pool.submit(create_topics, kafka, prefix=topic_prefix) for _ in range(4)]
+        ]
+    assert sorted(name for names in made for name in names) == sorted(
+        Catalogue(topic_prefix).full_name(topic) for topic in TOPICS
+    )
 
 
 def test_topics_are_made_once(kafka, topic_prefix):
@@ -25,6 +47,7 @@ def test_other_partition_counts_are_refused_and_nothing_is_made(kafka, topic_pre
     name = Catalogue(topic_prefix).full_name(FOLD_REQUESTS_HIGH)
     for future in admin.create_topics([NewTopic(name, 3, 1)]).values():
         future.result(10)
+    wait_until(lambda: name in admin.list_topics(timeout=10).topics)
     with pytest.raises(TopicsDiffer, match=rf"{name}: 3 partitions, the catalogue says 1"):
         create_topics(kafka, prefix=topic_prefix)
     known = admin.list_topics(timeout=10).topics
@@ -40,6 +63,8 @@ def test_another_retention_is_refused(kafka, topic_prefix):
     admin = AdminClient({"bootstrap.servers": kafka})
     for future in admin.incremental_alter_configs([resource]).values():
         future.result(10)
+    resource = ConfigResource(ConfigResource.Type.TOPIC, name)
+    wait_until(lambda: admin.describe_configs([resource])[resource].result(10)["retention.ms"].value == "1000")
     with pytest.raises(TopicsDiffer, match=rf"{name}: retention.ms=1000, the catalogue says -1"):
         create_topics(kafka, prefix=topic_prefix)
 
