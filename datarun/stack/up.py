@@ -22,6 +22,8 @@ from datarun.stack.supervisor import Part, Supervisor, in_thread
 
 GIVEN_KAFKA_SECONDS = 5.0
 INTERRUPTED = 130
+LAPTOP_SANDBOX = "2"
+"""The least isolation of the local runner: user namespaces are closed on many a laptop. The runner then says so."""
 
 
 def run_stack(options: StackOptions, report: Report) -> int:
@@ -60,10 +62,11 @@ async def _start(options: StackOptions, supervisor: Supervisor, report: Report) 
     connection = decide_connection(options)
     folder, port = options.folder.absolute(), urlsplit(connection.gateway_url).port
     connection.save(folder)
+    sandbox_min = options.environment.get("DATARUN_SANDBOX_MIN", LAPTOP_SANDBOX)
     parts = {
         "gateway": service_part("gateway", folder, "--port", str(port), environment=options.environment),
         "projector": service_part("projector", folder, *_session(options), environment=options.environment),
-        "runner": service_part("runner", folder, environment=options.environment),
+        "runner": service_part("runner", folder, "--sandbox-min", sandbox_min, environment=options.environment),
     }
     try:
         async with asyncio.TaskGroup() as group:

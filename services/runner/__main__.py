@@ -26,12 +26,14 @@ from datarun.log.queue import KafkaWorkQueue
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
 from datarun.telemetry import configure_logging
 from datarun.topics import QUEUES
-from services.runner.execution import Executor, Limits
+from services.runner.execution import Executor, Limits, SandboxRefused
+from services.runner.execution.sandboxes import ISOLATED, at_least, remedy
 from services.runner.heartbeat import Heart, Holdings
 from services.runner.publisher import Publisher
 from services.runner.service import PRIORITY, Service
 from services.runner.work import Worker
 
+CONFIGURATION_ERROR = 78
 PACKAGES = ("datarun", "numpy", "pandas", "scikit-learn", "scipy")
 
 log = structlog.get_logger(__name__)
@@ -45,6 +47,7 @@ class Options:
     slots: int
     limits: Limits
     grace_seconds: float
+    sandbox_min: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,8 @@ def run(settings: Settings, options: Options) -> None:
     """Run until SIGTERM or SIGINT; running folds get the grace to finish."""
     blobs = open_blobs(settings.blobs)
     work_folder = settings.directory / "runner"
-    executor = Executor(blobs=blobs, limits=options.limits, slots=options.slots, work_folder=work_folder)
+    plans = at_least(options.sandbox_min)
+    executor = Executor(blobs=blobs, limits=options.limits, slots=options.slots, work_folder=work_folder, plans=plans)
     event_log = KafkaLog(settings.kafka)
     runner_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     publisher = Publisher(event_log, catalogue=settings.catalogue, source=f"datarun/runner/{runner_id}")
@@ -89,7 +93,7 @@ def run(settings: Settings, options: Options) -> None:
             signal.signal(number, lambda *_: service.stop())
         heart = Heart(publisher, describe(me, options, holdings))
         heart.start()
-        status = f"{options.slots} slots, {','.join(options.queues)}, sandbox level {me.sandbox.level}"
+        status = f"{options.slots} slots, {','.join(options.queues)}, {describe_sandbox(me.sandbox)}"
         notify.ready(status)
         log.info("runner.ready", status=status)
         service.run()
@@ -98,6 +102,13 @@ def run(settings: Settings, options: Options) -> None:
         executor.close()
         event_log.close()
     log.info("runner.stopped")
+
+
+def describe_sandbox(sandbox: Sandbox) -> str:
+    """Return the level in words, loud where a submission can see more than its fold."""
+    if sandbox.level >= ISOLATED:
+        return f"sandbox level {sandbox.level}"
+    return f"SANDBOX LEVEL {sandbox.level} OF 3: SUBMISSIONS ARE NOT ISOLATED FROM THIS MACHINE, run only trusted code"
 
 
 def describe(me: Self, options: Options, holdings: Holdings) -> Callable[[int], RunnerHeartbeat]:
@@ -132,13 +143,20 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     hard_limit: Annotated[float, typer.Option(min=1, help="Seconds after which a fold is killed.")] = 3600.0,
     memory: Annotated[int, typer.Option(min=256, help="MiB a fold may use.")] = 4096,
     grace: Annotated[float, typer.Option(min=0, help="Seconds running folds get at SIGTERM.")] = 8.0,
+    sandbox_min: Annotated[
+        int,
+        typer.Option(min=0, max=4, envvar="DATARUN_SANDBOX_MIN", help="Sandbox level below which not to start."),
+    ] = ISOLATED,
 ) -> None:
     """Run a runner in the foreground."""
     configure_logging("runner")
     try:
         settings = load_settings(directory, kafka=kafka, blobs=blobs, topic_prefix=topic_prefix)
         limits = Limits(hard_seconds=hard_limit, memory_mib=memory)
-        run(settings, Options(parse_queues(queues), slots, limits, grace))
+        run(settings, Options(parse_queues(queues), slots, limits, grace, sandbox_min))
+    except SandboxRefused as error:
+        typer.echo(f"datarun runner: no sandbox of level {sandbox_min}: {error}; {remedy(sandbox_min)}", err=True)
+        sys.exit(CONFIGURATION_ERROR)
     except DatarunError as error:
         typer.echo(f"datarun runner: {error}", err=True)
         sys.exit(1)

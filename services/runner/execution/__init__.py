@@ -1,6 +1,23 @@
 """Running folds and splits: each in a fresh process forked from a warm one, measured from outside."""
 
 from services.runner.execution.executor import Executor
-from services.runner.execution.outcomes import ExecutionUnavailable, Failed, Limits, Predictions, Tested, Trained
+from services.runner.execution.outcomes import (
+    ExecutionUnavailable,
+    Failed,
+    Limits,
+    Predictions,
+    SandboxRefused,
+    Tested,
+    Trained,
+)
 
-__all__ = ["ExecutionUnavailable", "Executor", "Failed", "Limits", "Predictions", "Tested", "Trained"]
+__all__ = [
+    "ExecutionUnavailable",
+    "Executor",
+    "Failed",
+    "Limits",
+    "Predictions",
+    "SandboxRefused",
+    "Tested",
+    "Trained",
+]

@@ -8,17 +8,18 @@ import subprocess
 import threading
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import structlog
 
-from datarun.errors import DatarunError
 from datarun.events import Sandbox
 from services.runner.execution import programs
 from services.runner.execution.box import Box
 from services.runner.execution.isolated import wire
-from services.runner.execution.outcomes import ExecutionUnavailable, Limits
+from services.runner.execution.outcomes import ExecutionUnavailable, Limits, SandboxRefused
+from services.runner.execution.proofs import prove
 from services.runner.execution.sandboxes import Plan
 
 MAX_LOG_BYTES = 390_000
@@ -40,14 +41,15 @@ class Nursery:
         self._children: deque[Box] = deque()
         self._zygote: tuple[subprocess.Popen[bytes], socket.socket] | None = None
         self._plan: Plan | None = None
+        self._sandbox: Sandbox | None = None
         self._closed = False
 
     def start(self) -> Sandbox:
-        """Start the zygote under the strongest plan that works here; returns the isolation in force."""
+        """Start the zygote under the first plan that works here; returns what is in force, raises SandboxRefused."""
         with self._lock:
             self._revive()
-            assert self._plan is not None  # noqa: S101 - _revive raises when no plan works
-            return self._plan.sandbox
+            assert self._sandbox is not None  # noqa: S101 - _revive raises when no plan works
+            return self._sandbox
 
     def take(self) -> Box:
         """Return a child that waits for its job; raises ExecutionUnavailable."""
@@ -100,43 +102,40 @@ class Nursery:
         if self._is_alive():
             return
         self._discard()
+        reasons = []
         for plan in [self._plan] if self._plan else self._plans:
-            if self._try(plan):
+            try:
+                self._try(plan)
+            except ExecutionUnavailable as error:
+                self._discard()
+                logger.warning("isolation refused", **asdict(plan), reason=str(error))
+                reasons.append(str(error))
+            else:
                 return
-        raise DatarunError("the zygote cannot be started")
+        raise SandboxRefused(", ".join(dict.fromkeys(reasons)) or "there is no such plan")
 
-    def _try(self, plan: Plan) -> bool:
+    def _try(self, plan: Plan) -> None:
+        """Start a zygote and prove its plan with a first child; raises ExecutionUnavailable with what failed."""
         (self._work_folder / "root").mkdir(parents=True, exist_ok=True)
         process, control = programs.start("entry", plan.argument(self._work_folder))
+        self._zygote = process, control
         control.settimeout(WARM_SECONDS)
         try:
             received = wire.receive(control)
         except TimeoutError:
             received = None
         control.settimeout(None)
-        self._zygote = process, control
-        reason = "it died" if received is None else received[0].get("refused") or self._first_child(plan)
-        if reason is None:
-            self._plan = plan
-            return True
-        self._discard()
-        logger.warning("isolation refused", namespaces=plan.namespaces, own_uid=plan.first_uid, reason=reason)
-        return False
-
-    def _first_child(self, plan: Plan) -> str | None:
-        """Return why a child is not confined as planned, None when it is."""
-        try:
-            self._breed(1)
-            box = self._children.popleft()
-        except ExecutionUnavailable as error:
-            return str(error)
+        refusal = "it died" if received is None else received[0].get("refused")
+        if refusal is not None:
+            raise ExecutionUnavailable(refusal)
+        self._breed(1)
+        box = self._children.popleft()
         try:
             box.wait_ready()
-            return plan.missing(box.pid)
-        except ExecutionUnavailable as error:
-            return str(error)
+            self._sandbox = prove(plan, box, self._limits)
         finally:
             box.close()
+        self._plan = plan
 
     def _discard(self) -> None:
         while self._children:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from datarun.errors import Retryable
+from datarun.errors import DatarunError, Retryable
 from datarun.events import Cause, Fault, Metrics, Stage
 
 
@@ -62,3 +62,7 @@ class Failed:
 
 class ExecutionUnavailable(Retryable):
     """A process that runs folds ended unexpectedly; the next one is started afresh."""
+
+
+class SandboxRefused(DatarunError):
+    """None of the planned ways to isolate a fold works on this machine."""

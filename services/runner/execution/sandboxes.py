@@ -1,4 +1,8 @@
-"""Which isolation to ask of the zygote, the strongest first; what is in force is the first that really starts."""
+"""Which isolation to ask of the zygote, the strongest first, and what level each would be if it holds.
+
+Levels: 0 none; 1 limited; 2 filtered (Landlock and seccomp); 3 isolated (a root and namespaces of its own as well);
+4 accounted (a control group as well, which no plan has yet).
+"""
 
 from __future__ import annotations
 
@@ -9,20 +13,33 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from datarun.events import Sandbox
 from services.runner.execution.programs import readable_folders
 
 FIRST_UID = 60_000
-_ALWAYS = ("rlimits", "no_new_privs", "no_capabilities", "clean_environment", "closed_descriptors", "session")
-_NAMESPACES = ("own_root", "mount_namespace", "pid_namespace", "network_namespace", "ipc_namespace", "uts_namespace")
+LIMITED, FILTERED, ISOLATED, ACCOUNTED = 1, 2, 3, 4
+
+_NEEDS = {
+    FILTERED: "it needs Linux 5.13 with Landlock among its security modules, and seccomp, on x86_64 or aarch64",
+    ISOLATED: "start the runner as root, or allow user namespaces "
+    "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0)",
+    ACCOUNTED: "control groups are not used yet",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the zygote is to isolate itself and its children."""
+    """How the zygote is to isolate itself and its children; `namespaces` are had as root, as a user, or not at all."""
 
     namespaces: str
     first_uid: int | None
+    filtered: bool = True
+
+    @property
+    def level(self) -> int:
+        """The level when all of it holds; a root of its own without filters still leaves the kernel open."""
+        if not self.filtered:
+            return LIMITED
+        return ISOLATED if self.namespaces else FILTERED
 
     def argument(self, work_folder: Path) -> str:
         """Return the plan as the zygote reads it."""
@@ -30,47 +47,39 @@ class Plan:
             {
                 "namespaces": self.namespaces,
                 "first_uid": self.first_uid,
+                "filtered": self.filtered,
                 "root": str(work_folder / "root"),
                 "boxes": str(work_folder / "boxes"),
                 "readable": readable_folders(),
             }
         )
 
-    def missing(self, pid: int) -> str | None:
-        """Return what the kernel says a confined child lacks of the plan, None when it has all."""
-        lines = (Path("/proc") / str(pid) / "status").read_text(encoding="latin-1").splitlines()
-        status = {name: value.split() for name, _, value in (line.partition(":") for line in lines)}
-        held = {
-            "no_new_privs": status["NoNewPrivs"] == ["1"],
-            "no_capabilities": {int(word, 16) for name in ("CapEff", "CapPrm", "CapInh") for word in status[name]}
-            == {0},
-            "pid_namespace": len(status["NSpid"]) > 1 or not self.namespaces,
-            "own_uid": self.first_uid is None or all(int(uid) >= self.first_uid for uid in status["Uid"]),
-        }
-        return ", ".join(name for name, holds in held.items() if not holds) or None
-
-    @property
-    def sandbox(self) -> Sandbox:
-        """What children run under when the plan works."""
-        mechanisms = [*_ALWAYS]
-        if self.namespaces:
-            mechanisms += [*_NAMESPACES, "disk_quota"]
-        if self.namespaces == "user":
-            mechanisms.append("user_namespace")
-        if self.first_uid is not None:
-            mechanisms.append("own_uid")
-        return Sandbox(level=1, mechanisms=tuple(mechanisms))
-
 
 def strongest_first() -> Iterator[Plan]:
     """Yield what to try; as root every child gets a user of its own as long as it can still read the interpreter."""
+    places = list(_places())
+    yield from (Plan(namespaces, first_uid) for namespaces, first_uid in places)
+    yield from (Plan(namespaces, first_uid, filtered=False) for namespaces, first_uid in places)
+
+
+def at_least(level: int) -> Iterator[Plan]:
+    """Yield what to try where less than this level will not do."""
+    return (plan for plan in strongest_first() if plan.level >= level)
+
+
+def remedy(level: int) -> str:
+    """Return what an operator can do where a level is not to be had."""
+    return f"{_NEEDS.get(level, 'see the reasons in the log')}; --sandbox-min {level - 1} accepts less"
+
+
+def _places() -> Iterator[tuple[str, int | None]]:
     is_root = os.geteuid() == 0
     if is_root:
-        yield Plan("root", FIRST_UID)
-    yield Plan("user", None)
+        yield "root", FIRST_UID
+    yield "user", None
     if is_root and all(_readable_by_all(Path(folder)) for folder in readable_folders()):
-        yield Plan("", FIRST_UID)
-    yield Plan("", None)
+        yield "", FIRST_UID
+    yield "", None
 
 
 def _readable_by_all(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from . import organiser, splitting, submission
+from . import organiser, probe, splitting, submission
 from .process import flush_output, settle
 from .report import describe
 from .wire import Message, receive, send
@@ -19,6 +19,7 @@ JOBS: dict[str, Job] = {
     "slice": organiser.slice_fold,
     "prepare": organiser.prepare,
     "split": splitting.split,
+    "probe": probe.run,
 }
 NO_ANSWER = 70
 """Exit code when the answer itself could not be sent; the runner sees an exit without a result."""

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import resource
 import signal
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import kernel
+from .landlock import Fence
 from .wire import Message
 
 MIB = 1 << 20
@@ -15,12 +17,21 @@ _SLACK_BYTES = 1 << 30
 _SLACK_SECONDS = 5
 
 
-def confine(limits: Message, *, uid: int | None) -> None:
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """What every child may still open, and the program that judges its system calls."""
+
+    fence: Fence
+    program: bytes
+
+
+def confine(limits: Message, *, uid: int | None, box: Path, filters: Filters | None) -> None:
     """Enter a new session under the limits, as another user if one is given, unable to gain anything back."""
     kernel.rename("datarun-fold")
     os.setsid()
     os.umask(0o077)
     set_limits(limits)
+    ruleset = None if filters is None else filters.fence.around(box)
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
@@ -29,6 +40,10 @@ def confine(limits: Message, *, uid: int | None) -> None:
     kernel.drop_capabilities()
     kernel.hide_memory()
     kernel.die_with_parent(signal.SIGKILL)
+    if filters is not None and ruleset is not None:
+        kernel.landlock_restrict(ruleset)
+        os.close(ruleset)
+        kernel.filter_calls(filters.program)
 
 
 def set_limits(limits: Message) -> None:

@@ -9,15 +9,32 @@ import json
 import os
 import signal
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import kernel
 from .boxes import Boxes
+from .confine import Filters
+from .landlock import Fence
 from .libraries import warm
-from .root import BOXES, build_root, leave_namespaces
+from .root import BOXES, DEVICES, SYSTEM, build_root, leave_namespaces
+from .seccomp import program
 from .wire import Message, send
 
 REFUSED = 78
+WRITABLE = "/dev/null"
+_ABOUT_THE_MACHINE = (
+    "/proc/self",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/version",
+    "/sys/devices/system/cpu",
+    "/sys/fs/cgroup/cpu.max",
+    "/sys/fs/cgroup/cpu/cpu.cfs_quota_us",
+    "/sys/fs/cgroup/cpu/cpu.cfs_period_us",
+)
+"""What libraries read to count processors and memory."""
 
 
 def main(arguments: list[str]) -> None:
@@ -28,6 +45,7 @@ def main(arguments: list[str]) -> None:
     runner = _take_standard_input()
     try:
         boxes = _settle(plan)
+        filters = _filters(plan["readable"]) if plan["filtered"] else None
     except OSError as error:
         send(runner, {"refused": str(error)})
         os._exit(REFUSED)
@@ -37,7 +55,7 @@ def main(arguments: list[str]) -> None:
 
     seed()
     send(runner, {"ready": True})
-    Zygote(runner, boxes).serve()
+    Zygote(runner, boxes, filters).serve()
 
 
 def _take_standard_input() -> socket.socket:
@@ -57,6 +75,11 @@ def _settle(plan: Message) -> Boxes:
     kernel.adopt_orphans()
     kernel.hide_memory()
     return Boxes(Path(BOXES if isolated else plan["boxes"]), mounted=isolated, first_uid=plan["first_uid"])
+
+
+def _filters(readable: Sequence[str]) -> Filters:
+    places = (*SYSTEM, *DEVICES, *_ABOUT_THE_MACHINE, *readable)
+    return Filters(Fence(readable=places, writable=[WRITABLE]), program())
 
 
 def _continue_as_first_process() -> None:

@@ -21,6 +21,10 @@ _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME, _PR_CAPBSET_DROP, _PR_SET_CHI
     36,
     38,
 )
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_SYS_LANDLOCK_RULESET, _SYS_LANDLOCK_RULE, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
+_LANDLOCK_VERSION, _LANDLOCK_PATH_BENEATH = 1, 1
+_FILTER_STEP_BYTES = 8
 _SYS_PIVOT_ROOT, _SYS_CAPSET, _SYS_MOUNT_SETATTR = {
     "x86_64": (155, 126, 442),
     "aarch64": (41, 91, 442),
@@ -30,10 +34,15 @@ _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 _CAPABILITIES = 64
 
 
-def _checked(result: int, what: str) -> None:
+class _Filter(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
+
+
+def _checked(result: int, what: str) -> int:
     if result < 0:
         number = ctypes.get_errno()
         raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
 
 
 def _prctl(option: int, value: int, what: str) -> None:
@@ -107,3 +116,31 @@ def pivot_root(folder: str) -> None:
     _checked(_libc.syscall(_SYS_PIVOT_ROOT, b".", b"."), "pivot_root")
     _checked(_libc.umount2(b".", MNT_DETACH), "umount of the old root")
     os.chdir("/")
+
+
+def filter_calls(program: bytes) -> None:
+    """Submit every later system call, for ever and for all descendants, to a program of the kernel's filter machine."""
+    prepared = _Filter(len(program) // _FILTER_STEP_BYTES, program)
+    _checked(_libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(prepared), 0, 0), "PR_SET_SECCOMP")
+
+
+def landlock_abi() -> int:
+    """Return which version of Landlock the kernel has, 0 for none."""
+    return max(0, int(_libc.syscall(_SYS_LANDLOCK_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_VERSION)))
+
+
+def landlock_ruleset(attributes: bytes) -> int:
+    """Return a descriptor of a new set of rules that denies what the attributes name."""
+    size = ctypes.c_size_t(len(attributes))
+    return _checked(_libc.syscall(_SYS_LANDLOCK_RULESET, attributes, size, 0), "landlock_create_ruleset")
+
+
+def landlock_allow(ruleset: int, place: int, rights: int) -> None:
+    """Allow these rights below an open folder, or on an open file."""
+    rule = struct.pack("=Qi", rights, place)
+    _checked(_libc.syscall(_SYS_LANDLOCK_RULE, ruleset, _LANDLOCK_PATH_BENEATH, rule, 0), "landlock_add_rule")
+
+
+def landlock_restrict(ruleset: int) -> None:
+    """Put this process, for ever and with all descendants, under the rules."""
+    _checked(_libc.syscall(_SYS_LANDLOCK_RESTRICT, ruleset, 0), "landlock_restrict_self")

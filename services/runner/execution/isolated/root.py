@@ -13,8 +13,8 @@ from . import kernel
 
 BOXES = "/box"
 BOX_COUNT = 256
-_SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime")
-_DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
+SYSTEM = ("/usr", "/lib", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/localtime")
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
 _NAMESPACES = kernel.CLONE_NEWNS | kernel.CLONE_NEWPID | kernel.CLONE_NEWNET | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS
 
 
@@ -32,7 +32,7 @@ def build_root(folder: Path, readable: Iterable[str]) -> None:
     """Make and enter a root with the readable folders, the system's libraries, an own /proc and boxes, no more."""
     kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
     kernel.mount("none", str(folder), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=755")
-    for path in (*_SYSTEM, *_DEVICES, *sorted(readable)):
+    for path in (*SYSTEM, *DEVICES, *sorted(readable)):
         _show(Path(path), folder)
     (folder / "proc").mkdir()
     for number in range(BOX_COUNT):

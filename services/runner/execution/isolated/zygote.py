@@ -13,7 +13,7 @@ from pathlib import Path
 
 from .boxes import Boxes, first_free
 from .child import live
-from .confine import address_space_bytes, confine
+from .confine import Filters, address_space_bytes, confine
 from .trees import children, kill_trees
 from .wire import Message, close, receive, send
 
@@ -35,9 +35,10 @@ class Child:
 class Zygote:
     """Forks on request, reaps, sweeps; one thread, one poll loop."""
 
-    def __init__(self, runner: socket.socket, boxes: Boxes) -> None:
+    def __init__(self, runner: socket.socket, boxes: Boxes, filters: Filters | None) -> None:
         self._runner = runner
         self._boxes = boxes
+        self._filters = filters
         self._children: dict[int, Child] = {}
         self._address_space_bytes = address_space_bytes()
         self._poll = select.poll()
@@ -77,11 +78,21 @@ class Zygote:
         pid = os.fork()
         if pid == 0:
             limits["address_space_bytes"] = self._address_space_bytes
-            _become_child(limits, box=folder, uid=self._boxes.uid_of(number), descriptors=(job, log))
+            _take_descriptors(job, log)
+            self._become_child(limits, box=folder, uid=self._boxes.uid_of(number))
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = Child(pid, number, report)
         self._poll.register(pidfd, select.POLLIN)
         _tell(report, {"folder": str(folder)}, pidfd)
+
+    def _become_child(self, limits: Message, *, box: Path, uid: int | None) -> None:
+        try:
+            confine(limits, uid=uid, box=box, filters=self._filters)
+            live(socket.socket(fileno=_JOB), box)
+        except BaseException as error:  # noqa: BLE001 - nothing may run here unconfined; the runner reads why
+            os.write(_LOG, repr(error).encode())
+        finally:
+            os._exit(REFUSED)
 
     def _reap(self, pidfd: int) -> None:
         child = self._children.pop(pidfd)
@@ -112,17 +123,13 @@ def _tell(report: socket.socket, message: Message, *descriptors: int) -> None:
         return
 
 
-def _become_child(limits: Message, *, box: Path, uid: int | None, descriptors: tuple[int, int]) -> None:
+def _take_descriptors(job: int, log: int) -> None:
+    """Keep the channel and the log, as the numbers that a child expects, and close everything else."""
     try:
-        job, log = descriptors
         kept = os.dup(job), os.dup(log)
         os.dup2(kept[1], _LOG)
         os.dup2(kept[1], _LOG + 1)
         os.dup2(kept[0], _JOB)
         os.closerange(_JOB + 1, os.sysconf("SC_OPEN_MAX"))
-        confine(limits, uid=uid)
-        live(socket.socket(fileno=_JOB), box)
-    except BaseException as error:  # noqa: BLE001 - nothing may run here unconfined; the runner reads why
-        os.write(_LOG, repr(error).encode())
-    finally:
+    except OSError:
         os._exit(REFUSED)
