@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from datarun.blobs import LocalBlobs
 from datarun.events import Dataset, FoldRequested, NamedBlob, Priority, Sandbox, Split, SplitRequested
 from services.runner.execution import Executor, Failed, Limits, Tested, Trained
+from services.runner.execution.sandboxes import Plan
 
 GOOD = """
     import numpy as np
@@ -30,10 +31,12 @@ GOOD = """
 class Workbench:
     """An executor with its blobs."""
 
-    def __init__(self, folder: Path, limits: Limits, *, slots: int = 2) -> None:
+    def __init__(self, folder: Path, limits: Limits, *, slots: int = 2, plans: Iterable[Plan] | None = None) -> None:
         self.blobs = LocalBlobs(folder / "blobs")
         self.limits = limits
-        self.executor = Executor(blobs=self.blobs, limits=limits, slots=slots, work_folder=folder / "work")
+        self.executor = Executor(
+            blobs=self.blobs, limits=limits, slots=slots, work_folder=folder / "work", plans=plans
+        )
         self.sandbox: Sandbox
         self._ids = itertools.count(1)
 
@@ -100,9 +103,11 @@ class Workbench:
 
 
 @contextmanager
-def workbench(folder: Path, limits: Limits, *, slots: int = 2) -> Iterator[Workbench]:
+def workbench(
+    folder: Path, limits: Limits, *, slots: int = 2, plans: Iterable[Plan] | None = None
+) -> Iterator[Workbench]:
     """Start an executor and close it in the end."""
-    bench = Workbench(folder, limits, slots=slots)
+    bench = Workbench(folder, limits, slots=slots, plans=plans)
     try:
         bench.sandbox = bench.executor.start()
         yield bench

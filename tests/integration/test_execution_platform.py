@@ -262,7 +262,7 @@ class Classifier:
         for path in ({str(secret)!r}, '/etc/passwd', {datarun.__file__!r}, '/tmp', '/root/.bashrc'):
             assert not os.path.exists(path), path
         print([name for name in os.environ if 'DATARUN' in name or name in ('USER', 'LOGNAME', 'SSH_AUTH_SOCK')])
-        print(max(int(p) for p in os.listdir('/proc') if p.isdigit()) < 100)
+        print(os.getpid() < 1000 and os.getppid() == 1)
         try: print(open('/proc/1/environ').read())
         except PermissionError: print('closed')
         try: socket.create_connection(('127.0.0.1', 22), 1)

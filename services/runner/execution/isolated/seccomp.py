@@ -1,4 +1,4 @@
-"""The filter of system calls, as the kernel's small machine runs it: a list to refuse, four calls by their arguments.
+"""The filter of system calls, as the kernel's small machine runs it: a list to refuse, and a few calls by their arguments.
 
 Calls of another architecture or of x32, whose numbers mean something else, end the process.
 """
@@ -25,6 +25,10 @@ _LOCKS_AND_LEASES = (6, 7, 37, 38, 1024, 1026)
 _TERMINAL_INPUT = (0x5412, 0x541C, 0x541D, 0x5423)
 """TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD: writing into, or through, a terminal that others use."""
 _SOCKET_TYPE = 0xF
+_OWN_LIMITS = ("prlimit64", "sched_setaffinity", "sched_setattr", "sched_setparam", "sched_setscheduler")
+"""Calls whose first argument is a process, 0 for oneself: no right but the user keeps them off the zygote's limits."""
+_OWN_PRIORITY = (("setpriority", 0), ("ioprio_set", 1))
+"""Calls whose first argument says what the second one is, and which value means a process."""
 Code = list[bytes]
 
 
@@ -46,6 +50,7 @@ def program(machine: str | None = None) -> bytes:
             *_judge(number("fcntl", machine), [_argument(1), *_when_any(_LOCKS_AND_LEASES, _REFUSE)]),
             *_judge(number("ioctl", machine), [_argument(1), *_when_any(_TERMINAL_INPUT, _REFUSE)]),
             *_judge(number("socketpair", machine), _connected_pairs_only()),
+            *_only_on_oneself(machine),
             _step(_RETURN, _ALLOW),
         ]
     )
@@ -60,6 +65,16 @@ def _connected_pairs_only() -> Code:
         _step(_AND, _SOCKET_TYPE),
         *_unless_any([socket.SOCK_STREAM, socket.SOCK_SEQPACKET], _REFUSE),
     ]
+
+
+def _only_on_oneself(machine: str) -> Code:
+    code: Code = []
+    for name in _OWN_LIMITS:
+        code += _judge(number(name, machine), [_argument(0), *_unless_any([0], _REFUSE)])
+    for name, process in _OWN_PRIORITY:
+        body = [_argument(0), *_unless_any([process], _REFUSE), _argument(1), *_unless_any([0], _REFUSE)]
+        code += _judge(number(name, machine), body)
+    return code
 
 
 def _step(code: int, value: int, *, yes: int = 0, no: int = 0) -> bytes:

@@ -120,6 +120,13 @@ _BY_ARGUMENT: Mapping[str, _Numbers] = {
     "socketpair": (53, 199),
     "fcntl": (72, 25),
     "ioctl": (16, 29),
+    "prlimit64": (302, 261),
+    "sched_setaffinity": (203, 122),
+    "sched_setattr": (314, 274),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
+    "setpriority": (141, 140),
+    "ioprio_set": (251, 30),
 }
 _DENIED = (_NETWORK, _OTHER_PROCESSES, _WIDE_INTERFACES, _NAMESPACES, _SHARED_OBJECTS, _MACHINE_ITSELF)
 

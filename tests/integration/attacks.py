@@ -1,0 +1,264 @@
+"""Attacks, as submissions run them: each is the body of a function that returns what it got hold of, or raises OSError.
+
+`level` is the lowest sandbox level that holds against it; `T` has the places and processes of this machine.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass
+
+FILTERED, ISOLATED = 2, 3
+
+PROLOGUE = """
+import ctypes, ctypes.util, errno, fcntl, glob, json, mmap, os, resource, signal, socket, stat, struct, sys, time
+import numpy as np
+from pathlib import Path
+T = {targets!r}
+libc = ctypes.CDLL(None, use_errno=True)
+X86 = os.uname().machine == 'x86_64'
+BOX = Path.cwd()
+
+def call(function, *arguments):
+    result = function(*arguments)
+    if result < 0:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    return result or 'done'
+
+def syscall(x86, arm, *arguments):
+    return call(libc.syscall, x86 if X86 else arm, *arguments)
+
+def attempt_all(function, things):
+    got = []
+    for thing in things:
+        try:
+            got.append((thing, function(thing)))
+        except OSError:
+            pass
+    return got
+
+def attack():
+{body}
+
+class Classifier:
+    def fit(self, X, y):
+        self.classes = len(np.unique(y))
+        try:
+            got = attack()
+        except (OSError, MemoryError) as error:
+            got = None
+            print('refused:', error)
+        print('OPEN' if got else 'held', repr(got)[:500])
+    def predict_proba(self, X):
+        return np.full((len(X), self.classes), 1 / self.classes)
+"""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """A body, and the lowest level that holds; `kills` when holding means that the kernel ends the process."""
+
+    body: str
+    level: int = FILTERED
+    kills: bool = False
+    needs: str = ""
+
+    def code(self, targets: dict[str, object]) -> str:
+        """The submission."""
+        return PROLOGUE.format(targets=targets, body=textwrap.indent(textwrap.dedent(self.body).strip("\n"), "    "))
+
+
+def reads(*paths: str) -> str:
+    """Read any of these."""
+    return f"return attempt_all(lambda path: open(path, 'rb').read(100) or 'empty', [{', '.join(paths)}])"
+
+
+def opens_socket(arguments: str, then: str = "return s") -> str:
+    """Make a socket and use it."""
+    return f"s = socket.socket({arguments})\ns.settimeout(2)\n{then}"
+
+
+FILES = {
+    "the environment of the first process": Attack(reads("'/proc/1/environ'")),
+    "the environment of the parent": Attack(reads("f'/proc/{os.getppid()}/environ'", "f'/proc/{T[\"runner\"]}/environ'")),
+    "the command line of the runner": Attack(reads("f'/proc/{T[\"runner\"]}/cmdline'")),
+    "the memory of the zygote": Attack(reads("f'/proc/{os.getppid()}/mem'", "f'/proc/{os.getppid()}/maps'")),
+    "the memory of the runner": Attack(reads("f'/proc/{T[\"runner\"]}/mem'", "f'/proc/{T[\"runner\"]}/maps'")),
+    "the descriptors of the runner": Attack(
+        "return attempt_all(os.listdir, [f'/proc/{pid}/fd' for pid in (T['runner'], os.getppid())])"
+    ),
+    "the blobs": Attack(reads("T['blob']")),
+    "the passwords of the stack": Attack(reads("T['connection']")),
+    "the passwords of the machine": Attack(reads("'/etc/shadow'", "'/etc/passwd'", "'/root/.ssh/id_rsa'")),
+    "the platform's own code": Attack(reads("T['code']")),
+    "what folders contain": Attack(
+        "return attempt_all(os.listdir, ['/', '/tmp', '/etc', '/root', '/home', '/proc', '/sys', T['folder']])"
+    ),
+    "other boxes": Attack(
+        """
+        others = [BOX.parent / str(n) for n in range(8) if BOX.parent / str(n) != BOX]
+        return attempt_all(os.listdir, others) + attempt_all(lambda box: (box / 'x').write_text('x'), others)
+        """
+    ),
+    "what hidden files are called": Attack(
+        "return [path for path in ('/etc/passwd', T['blob']) if os.path.exists(path)]", ISOLATED
+    ),
+    "the times and modes of hidden files": Attack(
+        "return attempt_all(lambda path: os.utime(path) or os.chmod(path, 0o777) or 'done', [T['victim']])", ISOLATED
+    ),
+    "writing to shared folders": Attack(
+        """
+        folders = ['/tmp', '/var/tmp', '/dev/shm', '/', '/root', '/run', T['folder'], str(BOX.parent)]
+        return attempt_all(lambda folder: Path(folder, 'datarun-attack').write_text('x'), folders)
+        """
+    ),
+    "changing a library": Attack(
+        "return attempt_all(lambda path: open(path, 'ab'), [np.__file__, T['code'], json.__file__, '/usr/bin/env'])"
+    ),
+    "overwriting a hidden file": Attack(
+        "return attempt_all(lambda how: open(T['victim'], how), ['wb', 'ab', 'r+b']) + attempt_all(os.truncate, [])"
+    ),
+    "deleting a hidden file": Attack("os.unlink(T['victim']); return 'gone'"),
+    "renaming a hidden file": Attack("os.rename(T['victim'], 'mine'); return 'moved'"),
+    "a hard link to a hidden file": Attack("os.link(T['victim'], 'mine'); return open('mine').read()"),
+    "a symbolic link out of the box": Attack(
+        "os.symlink(T['blob'], 'blob'); os.symlink('/', 'root')\n" + reads("'blob'", "'root/etc/passwd'")
+    ),
+    "a device of one's own": Attack("os.mknod('mem', stat.S_IFCHR | 0o600, os.makedev(1, 1)); return 'made'"),
+    "giving a file away": Attack("Path('x').touch(); os.chown('x', 12345, 12345); return 'given'"),
+    "a handle of a file": Attack(
+        "return syscall(303, 264, -100, b'/usr', ctypes.create_string_buffer(struct.pack('Ii', 128, 0) + bytes(128)), "
+        "ctypes.byref(ctypes.c_int()), 0)"
+    ),
+    "descriptors left open": Attack("return attempt_all(os.fstat, range(4, 200))"),
+    "secrets in the environment": Attack("return [name for name in os.environ if name.startswith(('DATARUN', 'PG'))]"),
+}
+NETWORK = {
+    "TCP to a server": Attack(opens_socket("socket.AF_INET", "s.connect(('127.0.0.1', T['tcp'])); return s")),
+    "a TCP server": Attack(opens_socket("socket.AF_INET", "s.bind(('127.0.0.1', 0)); s.listen(); return s")),
+    "UDP": Attack(opens_socket("socket.AF_INET, socket.SOCK_DGRAM", "return s.sendto(b'x', ('127.0.0.1', T['tcp']))")),
+    "IPv6": Attack(opens_socket("socket.AF_INET6")),
+    "a unix socket": Attack(opens_socket("socket.AF_UNIX", "s.connect(T['unix']); return s")),
+    "an abstract unix socket": Attack(opens_socket("socket.AF_UNIX", "s.connect(T['abstract']); return s")),
+    "a datagram from one end of a pair": Attack(
+        "s, _ = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); return s.sendto(b'x', T['datagrams'])"
+    ),
+    "netlink": Attack(opens_socket("socket.AF_NETLINK, socket.SOCK_RAW")),
+    "vsock": Attack(opens_socket("40, socket.SOCK_STREAM")),
+    "raw packets": Attack(opens_socket("socket.AF_PACKET, socket.SOCK_RAW")),
+    "the kernel's ciphers": Attack(opens_socket("38, socket.SOCK_SEQPACKET")),
+}
+PROCESSES = {
+    "tracing the parent": Attack("return call(libc.ptrace, 16, os.getppid(), 0, 0)"),
+    "tracing the runner": Attack("return call(libc.ptrace, 0x4206, T['runner'], 0, 0)"),
+    "tracing a child": Attack(
+        """
+        if (pid := os.fork()) == 0:
+            time.sleep(5)
+        try:
+            return call(libc.ptrace, 16, pid, 0, 0)
+        finally:
+            os.kill(pid, signal.SIGKILL)
+        """
+    ),
+    "reading memory across processes": Attack(
+        """
+        buffer = ctypes.create_string_buffer(8)
+        vector = (ctypes.c_size_t * 2)(ctypes.addressof(buffer), 8)
+        return attempt_all(lambda pid: syscall(310, 270, pid, vector, 1, vector, 1, 0), [os.getppid(), T['runner']])
+        """
+    ),
+    "writing memory across processes": Attack(
+        """
+        buffer = ctypes.create_string_buffer(8)
+        vector = (ctypes.c_size_t * 2)(ctypes.addressof(buffer), 8)
+        return syscall(311, 271, os.getppid(), vector, 1, vector, 1, 0)
+        """
+    ),
+    "signals to the zygote": Attack("os.kill(os.getppid(), 0); return 'reached'"),
+    "signals to the runner": Attack("os.kill(T['runner'], 0); return 'reached'"),
+    "a handle of the zygote": Attack("return os.pidfd_open(os.getppid())"),
+    "the limits of the zygote": Attack("return resource.prlimit(os.getppid(), resource.RLIMIT_NOFILE)"),
+    "the priority of the zygote": Attack("os.setpriority(os.PRIO_PROCESS, os.getppid(), 19); return 'slowed'"),
+    "the processors of the zygote": Attack("os.sched_setaffinity(os.getppid(), {0}); return 'moved'"),
+    "500 forks": Attack(
+        """
+        made = 0
+        for _ in range(500):
+            if os.fork() == 0:
+                time.sleep(20)
+                os._exit(0)
+            made += 1
+        return made
+        """,
+        needs="own_uid",
+    ),
+    "more memory than allowed": Attack("return len(np.ones(6 << 27))"),
+    "a thousand files of a megabyte": Attack(
+        "[Path(f'f{n}').write_bytes(bytes(1 << 20)) for n in range(100)]; return 'written'", ISOLATED
+    ),
+    "a large file": Attack("signal.signal(25, signal.SIG_IGN); return Path('f').write_bytes(bytes(64 << 20))"),
+}
+KERNEL = {
+    "a user namespace": Attack("return call(libc.unshare, 0x10000000)"),
+    "a mount namespace": Attack("return call(libc.unshare, 0x20000)"),
+    "a clone into a user namespace": Attack(
+        """
+        pid = syscall(56, 220, 0x10000000 | 17, 0, 0, 0, 0)
+        if pid == 'done': os._exit(0)
+        return pid
+        """
+    ),
+    "entering a namespace": Attack("return call(libc.setns, os.open('/proc/self/ns/net', os.O_RDONLY), 0)"),
+    "a mount": Attack("return call(libc.mount, b'none', str(BOX).encode(), b'tmpfs', 0, None)"),
+    "an unmount": Attack("return call(libc.umount2, str(BOX).encode(), 2)"),
+    "the new mount interface": Attack("return syscall(430, 430, b'tmpfs', 0)"),
+    "another root": Attack("os.chroot('.'); return 'changed'"),
+    "the key rings": Attack("return syscall(250, 219, 0, -3, 1)"),
+    "a new key": Attack("return syscall(248, 217, b'user', b'datarun', b'x', 1, -3)"),
+    "io_uring": Attack("return syscall(425, 425, 4, ctypes.create_string_buffer(256))"),
+    "a program in the kernel": Attack("return syscall(321, 280, 0, ctypes.create_string_buffer(128), 128)"),
+    "performance counters": Attack(
+        "a = ctypes.create_string_buffer(struct.pack('IIQ', 1, 128, 1) + bytes(112)); return syscall(298, 241, a, 0, -1, -1, 0)"
+    ),
+    "userfaultfd": Attack("return syscall(323, 282, 1)"),
+    "shared memory of System V": Attack("return call(libc.shmget, 0xDA7A, 4096, 0o1666) or 'made'"),
+    "semaphores of System V": Attack("return call(libc.semget, 0xDA7A, 1, 0o1666) or 'made'"),
+    "message queues of System V": Attack("return call(libc.msgget, 0xDA7A, 0o1666) or 'made'"),
+    "message queues of POSIX": Attack("return syscall(240, 180, b'datarun', 0o102, 0o666, None)"),
+    "a lock on a library": Attack("return fcntl.flock(open(np.__file__), fcntl.LOCK_SH) or 'locked'"),
+    "a record lock on a library": Attack("return fcntl.lockf(open(np.__file__), fcntl.LOCK_SH) or 'locked'"),
+    "a lease": Attack("Path('f').touch(); return fcntl.fcntl(open('f'), 1024, fcntl.F_RDLCK) or 'leased'"),
+    "typing into a terminal": Attack(
+        """
+        try:
+            return fcntl.ioctl(1, 0x5412, b'x') or 'typed'
+        except OSError as error:
+            return error.errno != errno.EPERM
+        """
+    ),
+    "clone3": Attack(
+        """
+        try:
+            return syscall(435, 435, ctypes.create_string_buffer(88), 88)
+        except OSError as error:
+            return error.errno != errno.ENOSYS
+        """
+    ),
+    "another execution domain": Attack("return call(libc.personality, 0x0040000)"),
+    "the kernel's log": Attack("return call(libc.klogctl, 3, ctypes.create_string_buffer(100), 100)"),
+    "the clock": Attack("time.clock_settime(0, time.time()); return 'set'"),
+    "the host's name": Attack("return call(libc.sethostname, b'x', 1)"),
+    "another user": Attack("os.setuid(os.getuid() + 1); return 'changed'"),
+    "a call of x32": Attack("return libc.syscall(0x40000000 | 39)", kills=True, needs="x86_64"),
+    "a call of i386": Attack(
+        """
+        memory = mmap.mmap(-1, 4096, prot=7)
+        memory.write(bytes([0xB8, 20, 0, 0, 0, 0xCD, 0x80, 0xC3]))
+        return ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))()
+        """,
+        kills=True,
+        needs="x86_64",
+    ),
+}
+ATTACKS = FILES | NETWORK | PROCESSES | KERNEL
