@@ -20,10 +20,12 @@ X86 = os.uname().machine == 'x86_64'
 BOX = Path.cwd()
 
 def call(function, *arguments):
-    result = function(*arguments)
-    if result < 0:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-    return result or 'done'
+    result, error = function(*arguments), ctypes.get_errno()
+    if result >= 0:
+        return result or 'done'
+    if error in (errno.EPERM, errno.EACCES):
+        raise OSError(error, os.strerror(error))
+    return 'the kernel looked into it: ' + os.strerror(error)
 
 def syscall(x86, arm, *arguments):
     return call(libc.syscall, x86 if X86 else arm, *arguments)
@@ -80,7 +82,9 @@ def opens_socket(arguments: str, then: str = "return s") -> str:
 
 FILES = {
     "the environment of the first process": Attack(reads("'/proc/1/environ'")),
-    "the environment of the parent": Attack(reads("f'/proc/{os.getppid()}/environ'", "f'/proc/{T[\"runner\"]}/environ'")),
+    "the environment of the parent": Attack(
+        reads("f'/proc/{os.getppid()}/environ'", "f'/proc/{T[\"runner\"]}/environ'")
+    ),
     "the command line of the runner": Attack(reads("f'/proc/{T[\"runner\"]}/cmdline'")),
     "the memory of the zygote": Attack(reads("f'/proc/{os.getppid()}/mem'", "f'/proc/{os.getppid()}/maps'")),
     "the memory of the runner": Attack(reads("f'/proc/{T[\"runner\"]}/mem'", "f'/proc/{T[\"runner\"]}/maps'")),
@@ -219,7 +223,10 @@ KERNEL = {
     "io_uring": Attack("return syscall(425, 425, 4, ctypes.create_string_buffer(256))"),
     "a program in the kernel": Attack("return syscall(321, 280, 0, ctypes.create_string_buffer(128), 128)"),
     "performance counters": Attack(
-        "a = ctypes.create_string_buffer(struct.pack('IIQ', 1, 128, 1) + bytes(112)); return syscall(298, 241, a, 0, -1, -1, 0)"
+        """
+        attributes = ctypes.create_string_buffer(struct.pack('IIQ', 1, 128, 1) + bytes(112))
+        return syscall(298, 241, attributes, 0, -1, -1, 0)
+        """
     ),
     "userfaultfd": Attack("return syscall(323, 282, 1)"),
     "shared memory of System V": Attack("return call(libc.shmget, 0xDA7A, 4096, 0o1666) or 'made'"),
@@ -239,10 +246,8 @@ KERNEL = {
     ),
     "clone3": Attack(
         """
-        try:
-            return syscall(435, 435, ctypes.create_string_buffer(88), 88)
-        except OSError as error:
-            return error.errno != errno.ENOSYS
+        libc.syscall(435, ctypes.create_string_buffer(88), 88)
+        return ctypes.get_errno() != errno.ENOSYS
         """
     ),
     "another execution domain": Attack("return call(libc.personality, 0x0040000)"),

@@ -34,9 +34,7 @@ class Workbench:
     def __init__(self, folder: Path, limits: Limits, *, slots: int = 2, plans: Iterable[Plan] | None = None) -> None:
         self.blobs = LocalBlobs(folder / "blobs")
         self.limits = limits
-        self.executor = Executor(
-            blobs=self.blobs, limits=limits, slots=slots, work_folder=folder / "work", plans=plans
-        )
+        self.executor = Executor(blobs=self.blobs, limits=limits, slots=slots, work_folder=folder / "work", plans=plans)
         self.sandbox: Sandbox
         self._ids = itertools.count(1)
 

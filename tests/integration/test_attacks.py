@@ -74,7 +74,7 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, obje
         assert (folder / "victim").read_text() == "secret"
 
 
-def test_the_level_is_that_of_the_plan(bench: Workbench, request: pytest.FixtureRequest) -> None:
+def test_the_level_is_that_of_the_plan(bench: Workbench) -> None:
     """Landlock and seccomp are in force in each; with namespaces it is isolated."""
     assert "seccomp" in bench.sandbox.mechanisms
     assert any(mechanism.startswith("landlock_abi_") for mechanism in bench.sandbox.mechanisms)
@@ -104,7 +104,9 @@ def test_signals_to_everybody_reach_nobody_else(bench: Workbench, dataset: Datas
     if "pid_namespace" not in bench.sandbox.mechanisms:
         pytest.skip("only where nothing but the fold can be hit")
     code = GOOD.replace("def fit(self, X, y):", "def fit(self, X, y):\n            import os; self.kill(os)")
-    code += "\n        def kill(self, os):\n            try: os.kill(-1, 9)\n            except OSError: print('held')\n"
+    code += (
+        "\n        def kill(self, os):\n            try: os.kill(-1, 9)\n            except OSError: print('held')\n"
+    )
     for _ in range(3):
         assert isinstance(bench.run(dataset, {"classifier.py": code}, range(ROWS // 2)), Tested)
 
@@ -176,5 +178,8 @@ def test_a_mechanism_that_fails_is_no_level(tmp_path: Path, monkeypatch: pytest.
     from services.runner.execution import proofs
 
     monkeypatch.setattr(proofs, "_BY_SECCOMP", {"socket", "something the filter lets pass"})
-    with pytest.raises(SandboxRefused, match="not in force: seccomp"), workbench(tmp_path, LIMITS, plans=[Plan("", None)]):
+    with (
+        pytest.raises(SandboxRefused, match="not in force: seccomp"),
+        workbench(tmp_path, LIMITS, plans=[Plan("", None)]),
+    ):
         pass

@@ -55,7 +55,7 @@ def _write_outside_the_box() -> None:
 
 
 _ATTEMPTS: dict[str, Callable[[], object]] = {
-    "reading": lambda: os.listdir("/"),
+    "reading": lambda: list(Path("/").iterdir()),
     "writing": _write_outside_the_box,
     "socket": lambda: socket.socket(socket.AF_UNIX),
     "datagrams": lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM),

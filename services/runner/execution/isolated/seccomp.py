@@ -1,4 +1,4 @@
-"""The filter of system calls, as the kernel's small machine runs it: a list to refuse, and a few calls by their arguments.
+"""The filter of system calls, in the kernel's filter code: a list to refuse, and a few calls judged by their arguments.
 
 Calls of another architecture or of x32, whose numbers mean something else, end the process.
 """
@@ -21,7 +21,7 @@ _ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _X32 = 0x40000000
 _NAMESPACE_FLAGS = 0x7E020000
 _LOCKS_AND_LEASES = (6, 7, 37, 38, 1024, 1026)
-"""F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW, F_SETLEASE, F_NOTIFY: words between folds on files that all can read."""
+"""F_SETLK, F_SETLKW, F_OFD_SETLK, F_OFD_SETLKW, F_SETLEASE, F_NOTIFY: signs between folds on files all can read."""
 _TERMINAL_INPUT = (0x5412, 0x541C, 0x541D, 0x5423)
 """TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD: writing into, or through, a terminal that others use."""
 _SOCKET_TYPE = 0xF
