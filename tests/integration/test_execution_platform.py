@@ -16,9 +16,9 @@ import pytest
 
 import datarun
 from datarun.errors import Retryable
-from datarun.events import Cause, Dataset, FoldRequested
-from services.runner.execution import Executor, Failed, Limits, Tested
-from services.runner.execution.sandboxes import Plan
+from datarun.events import Cause, Dataset, FoldRequested, Sandbox
+from services.runner.execution import Executor, Failed, Limits, SandboxRefused, Tested
+from services.runner.execution.sandboxes import Plan, at_least
 from tests.integration.execution_workbench import GOOD, Workbench, workbench
 
 LIMITS = Limits(hard_seconds=6, memory_mib=1024)
@@ -247,6 +247,46 @@ def test_a_plan_that_cannot_be_had_is_not_claimed(tmp_path: Path, impossible: Pl
         assert_runs(bench, table(bench))
     finally:
         bench.executor.close()
+
+
+def test_a_runner_below_its_minimum_does_not_start(tmp_path: Path) -> None:
+    """It exits as misconfigured, with one line that says why and what to do."""
+    import os
+    import subprocess
+    import sys
+
+    argv = [sys.executable, "-m", "services.runner", "--kafka", "localhost:1", "--blobs", tmp_path, "--dir", tmp_path]
+    environment = {**os.environ, "DATARUN_SANDBOX_MIN": "4"}
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(argv, env=environment, cwd=root, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 78
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith("datarun runner:")]
+    assert "no sandbox of level 4" in line
+    assert "--sandbox-min 3 accepts less" in line
+
+
+def test_what_was_refused_is_said(tmp_path: Path) -> None:
+    """The reasons of every plan that was tried are in the refusal."""
+    with pytest.raises(SandboxRefused, match="unshare|setgroups|Operation|Permission|Invalid|in force|confined"):
+        with workbench(tmp_path, LIMITS, plans=[Plan("root", 4_294_967_295)]):
+            pass
+
+
+def test_a_minimum_leaves_out_what_is_below() -> None:
+    """Nothing weaker is ever tried."""
+    assert {plan.level for plan in at_least(3)} == {3}
+    assert {plan.level for plan in at_least(2)} == {2, 3}
+    assert {plan.level for plan in at_least(0)} == {1, 2, 3}
+
+
+@pytest.mark.parametrize(("level", "loud"), [(1, True), (2, True), (3, False)])
+def test_a_low_level_is_said_loudly(level: int, loud: bool) -> None:
+    """Whoever reads the status of a runner that isolates less sees it."""
+    from services.runner.__main__ import describe_sandbox
+
+    text = describe_sandbox(Sandbox(level=level))
+    assert f"level {level}" in text.lower()
+    assert ("NOT ISOLATED" in text) == loud
 
 
 def test_a_submission_sees_neither_network_nor_the_host(bench: Workbench) -> None:
