@@ -267,9 +267,12 @@ def test_a_runner_below_its_minimum_does_not_start(tmp_path: Path) -> None:
 
 def test_what_was_refused_is_said(tmp_path: Path) -> None:
     """The reasons of every plan that was tried are in the refusal."""
-    with pytest.raises(SandboxRefused, match="unshare|setgroups|Operation|Permission|Invalid|in force|confined"):
-        with workbench(tmp_path, LIMITS, plans=[Plan("root", 4_294_967_295)]):
-            pass
+    impossible = [Plan("root", 4_294_967_295)]
+    with (
+        pytest.raises(SandboxRefused, match=r"mount .*Invalid argument"),
+        workbench(tmp_path, LIMITS, plans=impossible),
+    ):
+        pass
 
 
 def test_a_minimum_leaves_out_what_is_below() -> None:
@@ -280,7 +283,7 @@ def test_a_minimum_leaves_out_what_is_below() -> None:
 
 
 @pytest.mark.parametrize(("level", "loud"), [(1, True), (2, True), (3, False)])
-def test_a_low_level_is_said_loudly(level: int, loud: bool) -> None:
+def test_a_low_level_is_said_loudly(level: int, *, loud: bool) -> None:
     """Whoever reads the status of a runner that isolates less sees it."""
     from services.runner.__main__ import describe_sandbox
 
@@ -299,7 +302,7 @@ import os, socket
 import numpy as np
 class Classifier:
     def fit(self, X, y):
-        for path in ({str(secret)!r}, '/etc/passwd', {datarun.__file__!r}, '/tmp', '/root/.bashrc'):
+        for path in ({str(secret)!r}, '/etc/passwd', {datarun.__file__!r}, '/var/tmp', '/root/.bashrc'):
             assert not os.path.exists(path), path
         print([name for name in os.environ if 'DATARUN' in name or name in ('USER', 'LOGNAME', 'SSH_AUTH_SOCK')])
         print(os.getpid() < 1000 and os.getppid() == 1)
