@@ -16,6 +16,7 @@ def run(name: str) -> None:
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--port", type=int)
     parser.add_argument("--session-timeout", type=float)
+    parser.add_argument("--sandbox-min", type=int)
     options = parser.parse_args()
     connection = Connection.load(options.dir)
     if os.environ.get("STANDIN_FAILS") == name:
