@@ -15,6 +15,7 @@ class Meter:
         self._box = box
         self._values: dict[str, float] = {}
         self._cpu_seconds = box.usage().cpu_seconds
+        self._peak_mib = 0.0
         self._begun = 0.0
 
     def begin(self) -> None:
@@ -27,7 +28,9 @@ class Meter:
         used = self._box.usage()
         if stage is not Stage.VALIDATION:
             self._values[f"{stage}_cpu_time"] = max(0.0, used.cpu_seconds - self._cpu_seconds)
-            self._values[f"{stage}_memory"] = used.peak_mib
+            # The kernel gathers a process's counters in batches, so a peak can read a little less the second time.
+            self._peak_mib = max(self._peak_mib, used.peak_mib)
+            self._values[f"{stage}_memory"] = self._peak_mib
         self._cpu_seconds = used.cpu_seconds
 
     @property
