@@ -14,7 +14,7 @@ import orjson
 from pydantic import ValidationError
 
 from datarun.errors import Misrouted, SchemaMismatch, Undecodable, UnknownType, UnknownVersion
-from datarun.events import EVENT_TYPES, Event, FoldRequested
+from datarun.events import EVENT_TYPES, Event
 from datarun.log import Record
 from datarun.topics import Catalogue, Kind, topic_of
 
@@ -147,6 +147,3 @@ def _refusal(error: ValidationError) -> Undecodable | SchemaMismatch:
 def now() -> datetime:
     """Return the time to stamp an event with; it orders nothing."""
     return datetime.now(UTC)
-
-
-__all__ = ["Context", "FoldRequested", "check_route", "decode", "encode", "header", "now"]
