@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -29,6 +30,8 @@ STARTED_SECONDS = 10.0
 SPLIT_LOCK_SECONDS = 10.0
 """Shorter than the share group's record lock, so that an accept still counts."""
 PAUSE_SECONDS = 1.0
+REMEMBERED = 10_000
+"""Deliveries begun here; a broker killed right after an accept hands the record out once more."""
 FULL_SECONDS = 0.05
 """How often a full runner gives back what its open fetches locked; folds shorter than this are not held up by it."""
 PRIORITY = ("H", "data", "L")
@@ -90,6 +93,7 @@ class Service:
 
     def __post_init__(self) -> None:
         self._slots = Slots(self.slot_count)
+        self._begun: OrderedDict[RunningFold, None] = OrderedDict()
         self._pool = ThreadPoolExecutor(self.slot_count, thread_name_prefix="slot")
 
     def stop(self) -> None:
@@ -150,6 +154,11 @@ class Service:
             runner_id=identity.runner_id,
             lease_seconds=LEASE_SECONDS,
         )
+        if running in self._begun:
+            # The broker forgot that it was accepted; a delivery that was begun here is never begun again.
+            log.info("fold.known", fold_id=running.fold_id, attempt=running.attempt, delivery=running.delivery)
+            self.queue.accept(work)
+            return
         # Held before it is started: a heartbeat between the two must not miss it.
         self.holdings.add_fold(running)
         try:
@@ -158,11 +167,17 @@ class Service:
             self.holdings.remove_fold(running)
             self.queue.release(work)
             raise LogUnavailable(f"fold {request.fold_id} was not started: {error}") from error
+        self._remember(running)
         crash_point("runner.after_started")
         self.queue.accept(work)
         crash_point("runner.after_accept")
         self._slots.occupy()
         self._pool.submit(self._run_fold, request, work, running)
+
+    def _remember(self, running: RunningFold) -> None:
+        self._begun[running] = None
+        while len(self._begun) > REMEMBERED:
+            self._begun.popitem(last=False)
 
     def _run_fold(self, request: FoldRequested, work: Work, running: RunningFold) -> None:
         logger = log.bind(fold_id=request.fold_id, attempt=request.attempt, delivery=request.delivery)

@@ -149,6 +149,17 @@ def test_a_platform_fault_gives_the_fold_back(tmp_path, error):
     assert system.holdings.folds() == ()
 
 
+def test_a_record_handed_out_again_is_not_run_again(tmp_path):
+    """A broker that forgot an accept hands the same delivery out once more; it is accepted, not run."""
+    system = System(tmp_path, succeed)
+    system.append(fold_requested())
+    system.append(fold_requested())
+    system.append(fold_requested(fold_id=12))
+    system.run_until(lambda: kinds(system).count("FoldTested") == 2)
+    assert [fold_id for fold_id, *_ in system.executor.ran] == [11, 12]
+    assert system.queue.take() is None
+
+
 def test_high_goes_before_low(tmp_path):
     """With both waiting and one slot, the high fold runs first."""
     system = System(tmp_path, succeed)
