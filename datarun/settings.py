@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from datarun.errors import DatarunError
@@ -23,6 +23,8 @@ class _Environment(BaseSettings):
     postgres_url: str | None = None
     blobs: str | None = None
     topic_prefix: str | None = None
+    gateway_url: str | None = None
+    token_file: Path | None = None
     log_level: str | None = None
 
 
@@ -35,6 +37,8 @@ class Settings(BaseModel):
     postgres_url: str | None = None
     blobs: str
     topic_prefix: str = Field(default=DEFAULT_PREFIX, max_length=60)
+    gateway_url: str | None = None
+    token: SecretStr | None = None
     log_level: str = "info"
 
     @property
@@ -60,6 +64,9 @@ def load_settings(directory: Path = DEFAULT_DIR, **options: Any) -> Settings:
         if name not in merged:
             message = f"no {name} given: start `datarun up` in this folder, name its --dir, or pass {option}"
             raise DatarunError(message)
+    token_file = merged.pop("token_file", None)
+    if token_file is not None:
+        merged["token"] = _read_secret(token_file)
     return Settings(directory=directory, **merged)
 
 
@@ -69,4 +76,14 @@ def _connection(directory: Path) -> dict[str, str]:
     if not (directory / FILE_NAME).is_file():
         return {}
     connection = Connection.load(directory)
-    return {"kafka": connection.kafka, "postgres_url": connection.postgres_url, "blobs": connection.blobs}
+    found = {"kafka": connection.kafka, "postgres_url": connection.postgres_url, "blobs": connection.blobs}
+    if connection.runner_token:
+        found |= {"gateway_url": connection.gateway_url, "token": connection.runner_token}
+    return found
+
+
+def _read_secret(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatarunError(f"the token file {path} cannot be read: {error}") from error

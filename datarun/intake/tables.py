@@ -8,6 +8,7 @@ from sqlalchemy import (
     DateTime,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     Sequence,
     Table,
@@ -35,6 +36,20 @@ account = Table(
     Column("password_hash", Text, nullable=False),
     Column("role", Text, nullable=False),
     _moment("created_at"),
+)
+
+token = Table(
+    "token",
+    metadata,
+    Column("token_sha256", LargeBinary, primary_key=True),
+    # Its first characters, by which people know it
+    Column("prefix", Text, nullable=False),
+    Column("username", Text, nullable=False),
+    # Where there is no account of this name
+    Column("role", Text, nullable=False),
+    _moment("created_at"),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
 )
 
 dataset_id = Sequence("dataset_id", metadata=metadata, data_type=Integer)

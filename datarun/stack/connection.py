@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, fields
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from datarun.errors import DatarunError
 from datarun.stack.cache import write_atomically
@@ -27,6 +28,7 @@ class Connection:
     blobs: str
     user: str
     password: str
+    runner_token: str = ""
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -34,7 +36,7 @@ class Connection:
         path = folder / FILE_NAME
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            return cls(**{field.name: str(content[field.name]) for field in fields(cls)})
+            return cls(**{field.name: str(content[field.name]) for field in fields(cls) if _is_due(field, content)})
         except FileNotFoundError as error:
             message = (
                 f"there is no datarun in {folder}: start one with `datarun up --dir {folder}`, or name another --dir"
@@ -46,3 +48,8 @@ class Connection:
     def save(self, folder: Path) -> None:
         """Write the connection, readable by its owner alone."""
         write_atomically(folder / FILE_NAME, json.dumps(asdict(self), indent=2) + "\n", mode=0o600)
+
+
+def _is_due(field: Field[Any], content: Mapping[str, Any]) -> bool:
+    # A folder of an earlier version lacks what came later.
+    return field.default is MISSING or field.name in content

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from datarun import tokens
 from datarun.stack.connection import FILE_NAME, Connection
 from datarun.stack.ports import LOOPBACK, free_ports, is_free
 from datarun.stack.postgres import local_postgres
@@ -43,6 +44,7 @@ def decide_connection(options: StackOptions) -> Connection:
         blobs=options.blobs or (folder / "blobs").as_uri(),
         user=last.user if last else _new_user(options),
         password=last.password if last else secrets.token_urlsafe(18),
+        runner_token=(last.runner_token if last else "") or tokens.make(),
     )
 
 

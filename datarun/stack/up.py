@@ -22,6 +22,7 @@ from datarun.stack.supervisor import Part, Supervisor, in_thread
 
 GIVEN_KAFKA_SECONDS = 5.0
 INTERRUPTED = 130
+RUNNER = "local-runner"
 LAPTOP_SANDBOX = "2"
 """The least isolation of the local runner: user namespaces are closed on many a laptop. The runner then says so."""
 
@@ -123,10 +124,11 @@ def _set_up_database(connection: Connection) -> None:
     import psycopg2
     from sqlalchemy.exc import ArgumentError
 
-    from datarun import accounts, db
+    from datarun import accounts, db, tokens
 
     try:
         db.upgrade(connection.postgres_url)
+        tokens.add(connection.postgres_url, connection.runner_token, RUNNER, role="runner")
         accounts.add(connection.postgres_url, connection.user, connection.password)
     except psycopg2.OperationalError as error:
         raise DatabaseUnavailable(f"no Postgres answers: {error}") from error

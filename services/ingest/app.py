@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 from psycopg2.extensions import cursor as Cursor
 
+from datarun import tokens
 from datarun.blobs import open_blobs
 from datarun.errors import DatabaseUnavailable
 from datarun.log import EventLog
@@ -24,7 +25,7 @@ from services.ingest.auth import Doorkeeper
 from services.ingest.database import Database
 from services.ingest.gateway import ACCOUNT, GATEWAY, Gateway
 from services.ingest.projected import Projected
-from services.ingest.refusals import Refusal, detail, not_found, not_recordable
+from services.ingest.refusals import Refusal, detail, forbidden, not_found, not_recordable
 from services.ingest.relay import Relay
 
 COMPUTING_THREADS = 4
@@ -57,6 +58,8 @@ LEGACY: dict[str, dict[str, Handler]] = {
     "testpredictions/new/": {"POST": predictions.fetch_new},
 }
 """The routes of the 2016 interface, below /runapp/."""
+ROLES = {"/runapp/": ("admin", "organiser", "participant")}
+"""Who may use which paths; what is not below one of them is for all."""
 
 
 @web.middleware
@@ -102,12 +105,19 @@ def _routing_refusal(request: web.Request, error: web.HTTPException) -> Refusal:
 
 @web.middleware
 async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Let only known accounts reach a route that exists."""
-    is_route = request.match_info.http_exception is None
-    if is_route and request.path.startswith("/runapp/"):
+    """Let only known accounts reach a route that exists, each those of its role."""
+    admitted = _admitted(request.path) if request.match_info.http_exception is None else None
+    if admitted is not None:
         doorkeeper = request.app[GATEWAY].doorkeeper
-        request[ACCOUNT] = await doorkeeper.admit(request.headers.get("Authorization"))
+        account = request[ACCOUNT] = await doorkeeper.admit(request.headers.get("Authorization"))
+        if account.role not in admitted:
+            raise forbidden()
     return await handler(request)
+
+
+def _admitted(path: str) -> tuple[str, ...] | None:
+    """Return the roles a path is for, None for one that is for all."""
+    return next((roles for prefix, roles in ROLES.items() if path.startswith(prefix)), None)
 
 
 def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application], AsyncIterator[None]]:
@@ -127,7 +137,11 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             arrays=Arrays(blobs),
             relay=relay,
             projected=projected,
-            doorkeeper=Doorkeeper(lambda username: database.run(lambda cursor: _account(cursor, username)), hashing),
+            doorkeeper=Doorkeeper(
+                lambda username: database.run(lambda cursor: _account(cursor, username)),
+                lambda digest: database.run(lambda cursor: tokens.find(cursor, digest)),
+                hashing,
+            ),
             threads=computing,
             background=set(),
         )

@@ -1,6 +1,7 @@
-"""Who is asking: HTTP Basic against argon2 hashes, with the verified credentials remembered for two minutes.
+"""Who is asking: HTTP Basic against argon2 hashes, or a token; verified credentials are remembered for a while.
 
 argon2 takes tens of milliseconds of a core by design, and clients send their password with every request.
+A token may stand in place of the password, so that old clients can use one.
 """
 
 from __future__ import annotations
@@ -17,17 +18,19 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from time import monotonic
 
-from datarun import accounts
+from datarun import accounts, tokens
 from services.ingest.refusals import Refusal, detail
 
 REMEMBERED_SECONDS = 120.0
+TOKEN_SECONDS = 5.0
+"""How long a revoked token may still be let in."""
 REMEMBERED_ACCOUNTS = 1024
 CHALLENGE = 'Basic realm="api"'
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """An account that proved its password."""
+    """An account that proved its password or its token."""
 
     username: str
     role: str
@@ -35,13 +38,18 @@ class Account:
 
 Lookup = Callable[[str], Awaitable[tuple[str, str] | None]]
 """Returns the password hash and the role of a user name."""
+TokenLookup = Callable[[bytes], Awaitable[tuple[str, str] | None]]
+"""Returns the user name and the role of a token's digest."""
 
 
 class Doorkeeper:
     """Knows credentials from strangers; equal credentials that come at once are verified once."""
 
-    def __init__(self, lookup: Lookup, threads: Executor, *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self, lookup: Lookup, lookup_token: TokenLookup, threads: Executor, *, clock: Callable[[], float] = monotonic
+    ) -> None:
         self._lookup = lookup
+        self._lookup_token = lookup_token
         self._threads = threads
         self._clock = clock
         # The key lives in this process alone, so what is remembered says nothing about a password elsewhere.
@@ -51,13 +59,31 @@ class Doorkeeper:
 
     async def admit(self, authorization: str | None) -> Account:
         """Return the account of an Authorization header; raises Refusal."""
+        token = parse_bearer(authorization)
+        if token is not None:
+            return await self._admit_token(token)
         username, password = parse_basic(authorization)
+        if password.startswith(tokens.MARK):
+            return await self._admit_token(password, username)
         if not (accounts.usable(username) and accounts.usable(password)):
             raise _wrong()
         # Not hmac.digest, which gives up the interpreter's lock and waits for it again.
         digest = hmac.new(self._key, f"{len(username)}:{username}:{password}".encode(), hashlib.sha256).digest()
         account = self._remembered(digest) or await self._verify_once(digest, username, password)
         if account is None:
+            raise _wrong()
+        return account
+
+    async def _admit_token(self, token: str, username: str | None = None) -> Account:
+        digest = tokens.digest(token)
+        account = self._remembered(digest)
+        if account is None:
+            known = await self._lookup_token(digest)
+            if known is None:
+                raise _refused("Invalid token.")
+            account = Account(*known)
+            self._remember(digest, account, TOKEN_SECONDS)
+        if username not in (None, account.username):
             raise _wrong()
         return account
 
@@ -81,11 +107,25 @@ class Doorkeeper:
         if known is None or not matches:
             return None
         account = Account(username, known[1])
-        self._verified[digest] = (account, self._clock() + REMEMBERED_SECONDS)
+        self._remember(digest, account, REMEMBERED_SECONDS)
+        return account
+
+    def _remember(self, digest: bytes, account: Account, seconds: float) -> None:
+        self._verified[digest] = (account, self._clock() + seconds)
         self._verified.move_to_end(digest)
         while len(self._verified) > REMEMBERED_ACCOUNTS:
             self._verified.popitem(last=False)
-        return account
+
+
+def parse_bearer(authorization: str | None) -> str | None:
+    """Return the token of an Authorization header, None when it is not of that kind; raises Refusal for nonsense."""
+    scheme, _, token = (authorization or "").strip().partition(" ")
+    if scheme.lower() != "bearer":
+        return None
+    token = token.strip()
+    if not token.isascii() or not 0 < len(token) <= accounts.MAX_BYTES or not token.isprintable() or " " in token:
+        raise _refused("Invalid token.")
+    return token
 
 
 def parse_basic(authorization: str | None) -> tuple[str, str]:

@@ -40,6 +40,11 @@ def not_found() -> Refusal:
     return detail(404, "Not found.")
 
 
+def forbidden() -> Refusal:
+    """Refuse because the account's role is for something else."""
+    return detail(403, "You do not have permission to perform this action.")
+
+
 def not_recordable() -> Refusal:
     """Refuse because the database is away."""
     return detail(503, "The service cannot record anything now; nothing was recorded.", Retry_After="5")

@@ -11,8 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datarun import accounts
-from services.ingest.auth import REMEMBERED_ACCOUNTS, REMEMBERED_SECONDS, Account, Doorkeeper, parse_basic
+from datarun import accounts, tokens
+from services.ingest.auth import (
+    REMEMBERED_ACCOUNTS,
+    REMEMBERED_SECONDS,
+    TOKEN_SECONDS,
+    Account,
+    Doorkeeper,
+    parse_basic,
+    parse_bearer,
+)
 from services.ingest.refusals import Refusal
 
 
@@ -22,18 +30,24 @@ class Door:
     def __init__(self, threads: ThreadPoolExecutor) -> None:
         self.now = 0.0
         self.lookups = 0
-        self.keeper = Doorkeeper(self.lookup, threads, clock=lambda: self.now)
+        self.keeper = Doorkeeper(self.lookup, self.lookup_token, threads, clock=lambda: self.now)
 
     async def lookup(self, username: str) -> tuple[str, str] | None:
         """Know ada alone."""
         self.lookups += 1
         return (HASH, "admin") if username == "ada" else None
 
+    async def lookup_token(self, digest: bytes) -> tuple[str, str] | None:
+        """Know one token of ada alone."""
+        self.lookups += 1
+        return ("ada", "admin") if digest == tokens.digest(TOKEN) else None
+
     async def admit(self, username: str, password: str) -> Account:
         """Present credentials."""
         return await self.keeper.admit(basic(f"{username}:{password}"))
 
 
+TOKEN = tokens.make()
 HASH = accounts._hasher.hash("secret")
 
 
@@ -106,6 +120,31 @@ def test_nonsense_is_refused_without_a_lookup() -> None:
     run(scenario)
 
 
+def test_a_token_is_let_in_and_looked_up_again_soon() -> None:
+    """As a bearer or as Basic's password; a revoked one is out within seconds."""
+
+    async def scenario(door: Door) -> None:
+        for now, lookups in ((0, 1), (TOKEN_SECONDS - 1, 1), (TOKEN_SECONDS + 1, 2)):
+            door.now = now
+            assert await door.keeper.admit(f"Bearer {TOKEN}") == Account("ada", "admin")
+            assert await door.admit("ada", TOKEN) == Account("ada", "admin")
+            assert door.lookups == lookups
+
+    run(scenario)
+
+
+def test_a_token_is_nobody_elses() -> None:
+    """Neither an unknown token nor another user's name with it is let in."""
+
+    async def scenario(door: Door) -> None:
+        for header in (f"Bearer {TOKEN}x", basic(f"bob:{TOKEN}"), basic(f"ada:{TOKEN}x"), f"Basic {TOKEN}"):
+            with pytest.raises(Refusal) as refused:
+                await door.keeper.admit(header)
+            assert refused.value.status == 401
+
+    run(scenario)
+
+
 def test_what_is_remembered_is_bounded() -> None:
     """The oldest credentials make room."""
 
@@ -134,6 +173,7 @@ def test_any_header_is_credentials_or_refused(header: str | None) -> None:
     """Nothing but a Refusal comes of a bad header."""
     status = 401
     try:
+        assert parse_bearer(header) is None
         parse_basic(header)
     except Refusal as refusal:
         status = refusal.status
