@@ -66,6 +66,26 @@ def assert_runs(bench: Workbench, dataset: Dataset) -> None:
     assert isinstance(outcome, Tested), outcome
 
 
+DRAWING = """
+import random
+import numpy as np
+class Classifier:
+    def fit(self, X, y): pass
+    def predict_proba(self, X):
+        return np.array([[random.random(), np.random.rand()] for _ in range(len(X))])
+"""
+
+
+def test_the_same_submission_draws_the_same_numbers(bench: Workbench) -> None:
+    """Both random states are the same in every process, so that a fold can be repeated bit by bit."""
+    data = table(bench)
+    first, second = (bench.run(data, {"classifier.py": DRAWING}, range(60)) for _ in range(2))
+    assert isinstance(first, Tested)
+    assert isinstance(second, Tested)
+    assert (first.full_train, first.test) == (second.full_train, second.test)
+    assert len({first.full_train.content[start : start + 8] for start in range(0, 1200, 8)}) == 150
+
+
 class Running(threading.Thread):
     """A fold in a thread, with what came of it."""
 

@@ -22,11 +22,12 @@ def settle(box: Path) -> None:
     sys.path.insert(0, str(box))
     sys.dont_write_bytecode = True
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    # Python seeds this one anew at every fork.
+    random.seed(SEED)
 
 
 def seed() -> None:
-    """Set the random state that every child inherits."""
-    random.seed(SEED)
+    """Set the random state of numpy that every child inherits."""
     np.random.seed(SEED)  # noqa: NPY002 - the state that submissions use
 
 
