@@ -23,6 +23,7 @@ Dimension = Annotated[int, Field(strict=True, ge=0, le=2_147_483_647)]
 Delivery = Annotated[int, Field(strict=True, ge=1, le=32_767)]
 """How often the platform has handed out an attempt; it gives up long before the bound."""
 Ordinal = Annotated[int, Field(strict=True, ge=1, le=2_147_483_647)]
+SandboxLevel = Annotated[int, Field(ge=0, le=4)]
 Text = Annotated[str, StringConstraints(max_length=200)]
 Log = Annotated[str, StringConstraints(max_length=400_000)]
 
@@ -133,8 +134,33 @@ class Metrics(Fact):
 class Sandbox(Fact):
     """The isolation a submission ran under: level 0 (none) to 4, and the mechanisms really in force."""
 
-    level: Annotated[int, Field(ge=0, le=4)]
+    level: SandboxLevel
     mechanisms: tuple[Text, ...] = ()
+
+
+class Runtime(Fact):
+    """What computes a fold's predictions, as its process reported it before any submission ran there."""
+
+    environment: Sha256
+    """Of the Python version and of every distribution that can be imported."""
+    threads: Count
+    """The most that any numerical library computes with."""
+    cpu: Text
+    cpu_flags: Sha256
+    blas: tuple[Text, ...]
+    """Each linear algebra library: name, version, the kernels it chose for this CPU, its way to thread, its file."""
+
+
+class Provenance(Runtime):
+    """All that decides a fold's predictions: the same provenance gives the same bits. Digests only, no content."""
+
+    data: Sha256
+    """Of the files its rows were cut from, and of what is to be done with them."""
+    code: Sha256
+    """Of the submission's files and their names."""
+    train_is: Sha256
+    test_is: Sha256
+    sandbox_level: SandboxLevel
 
 
 class Event(Fact):
@@ -273,6 +299,7 @@ class FoldTested(RunEvent):
     test_shape: tuple[Dimension, ...]
     log: Log = ""
     sandbox: Sandbox
+    provenance: Provenance | None = None
 
 
 class FoldFailed(RunEvent):
@@ -291,6 +318,22 @@ class FoldFailed(RunEvent):
 
 class FoldLost(RunEvent):
     """A runner went silent while it held a fold; the fold is requested again or, after three deliveries, fails."""
+
+
+class FoldReproduced(RunEvent):
+    """A delivery that was tested was run again; it is reproduced when both predictions are the same bit for bit.
+
+    `differing` names the fields of the provenance, and of FoldTested, in which the two runs differ.
+    """
+
+    identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt", "delivery", "runner_id")
+    tested_by: Text
+    reproduced: bool
+    differing: tuple[Text, ...] = ()
+    cause: Cause | None = None
+    """Why the second run ended without predictions, if it did."""
+    provenance: Provenance | None = None
+    sandbox: Sandbox
 
 
 class PredictionsFetched(FoldEvent):
@@ -338,6 +381,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     FoldTested,
     FoldFailed,
     FoldLost,
+    FoldReproduced,
     PredictionsFetched,
     RunnerHeartbeat,
 )

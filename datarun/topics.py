@@ -92,9 +92,10 @@ FOLD_EVENTS = Topic(
         events.FoldTested,
         events.FoldFailed,
         events.FoldLost,
+        events.FoldReproduced,
         events.PredictionsFetched,
     ),
-    ("runner", "reaper", "gateway"),
+    ("runner", "reaper", "gateway", "verifier"),
     ("projector",),
 )
 RUNNER_STATUS = Topic(

@@ -1,4 +1,4 @@
-"""`datarun gateway`, `projector` and `runner`: one service in the foreground, in place of this process."""
+"""`datarun gateway`, `projector`, `runner` and `verify`: a program of the services in place of this process."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ MODULES = {
     "gateway": ("services.ingest", "Serve the HTTP interface."),
     "projector": ("services.projector", "Turn events into rows."),
     "runner": ("services.runner", "Train and test folds; start as many as you like."),
+    "verify": ("services.runner.verify", "Run tested folds again and compare their predictions bit for bit."),
 }
-# The service parses its own options, --help included.
+# The program parses its own options, --help included.
 PASS_THROUGH = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
 def register(app: typer.Typer, name: str) -> None:
-    """Add the command that becomes the service."""
+    """Add the command that becomes the program."""
     module, text = MODULES[name]
 
     @app.command(name, help=text, context_settings=PASS_THROUGH, add_help_option=False)

@@ -16,6 +16,7 @@ from datarun.events import (
     Event,
     FoldFailed,
     FoldLost,
+    FoldReproduced,
     FoldRequested,
     FoldStarted,
     FoldTested,
@@ -34,6 +35,7 @@ RunOfFold = FoldStarted | FoldTrained | FoldTested | FoldFailed | FoldLost
 Projected = (
     RunOfFold
     | FoldRequested
+    | FoldReproduced
     | PredictionsFetched
     | RunnerHeartbeat
     | DataUploaded
@@ -41,7 +43,7 @@ Projected = (
     | DataSplit
     | SplitFailed
 )
-"""Every event the read model is made from."""
+"""Every event the projection meets."""
 
 E = TypeVar("E")
 
@@ -95,6 +97,10 @@ def _fetch(into: Registers, event: PredictionsFetched, record: StoredRecord) -> 
     _keep(into.fetches, event.fold_id, Kept((event.attempt,), event, record))
 
 
+def _pass(_into: Registers, _event: FoldReproduced, _record: StoredRecord) -> None:
+    """Leave the rows as they are: a second run of a fold says nothing about the fold's state."""
+
+
 def _heartbeat(into: Registers, event: RunnerHeartbeat, record: StoredRecord) -> None:
     _keep(into.heartbeats, storable(event.runner_id), Kept((event.sequence,), event, record))
 
@@ -118,6 +124,7 @@ TAKERS: Mapping[type[Event], Callable[[Registers, Any, StoredRecord], None]] = {
     FoldFailed: _run,
     FoldLost: _run,
     FoldRequested: _request,
+    FoldReproduced: _pass,
     PredictionsFetched: _fetch,
     RunnerHeartbeat: _heartbeat,
     DataUploaded: _upload,

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from contextlib import closing
 from typing import TypeVar
 
 import structlog
@@ -19,13 +18,13 @@ from datarun.errors import LogUnavailable, Rejected
 from datarun.events import Cause, Event, Fault, FoldFailed, FoldLost, FoldRequested, SplitRequested, Stage
 from datarun.leases import Leases, PendingSplit, Run, SplitPatience
 from datarun.lifecycle import next_delivery
-from datarun.log import EventLog, Position, StoredRecord, TopicPartition
+from datarun.log import EventLog, Position, StoredRecord
+from datarun.log.reading import record_at
 from datarun.projection.offsets import Offsets
 from datarun.topics import DATA_REQUESTS, FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, RUNNER_STATUS, Catalogue
 from services.projector.running import Held, ReadModel
 
 APPEND_SECONDS = 15.0
-READ_SECONDS = 5.0
 CATCH_UP_SECONDS = 1.0
 POLL_SECONDS = 0.02
 
@@ -110,16 +109,9 @@ class Reaper:
 
     def _read_again(self, position: Position, kind: type[E]) -> tuple[E, StoredRecord] | None:
         """Return a request from where the projection found it, None if the log has it no more."""
-        start = {TopicPartition(position.topic, position.partition): position.offset}
-        deadline = self._clock() + READ_SECONDS
-        with closing(self._log.read(start)) as batches:  # type: ignore[type-var]
-            for batch in batches:
-                for record in batch:
-                    event = decode(record.value, record.headers) if record.offset == position.offset else None
-                    return (event, record) if isinstance(event, kind) else None
-                if self._clock() > deadline:
-                    break
-        raise LogUnavailable(f"{position} could not be read again")
+        record = record_at(self._log, position)
+        event = record and decode(record.value, record.headers)
+        return (event, record) if record is not None and isinstance(event, kind) else None
 
     def _append(self, event: Event, cause: StoredRecord | None) -> None:
         headers = cause.headers if cause else ()

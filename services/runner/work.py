@@ -105,6 +105,7 @@ class Worker:
                     test_shape=outcome.test.shape,
                     log=outcome.log,
                     sandbox=self.identity.sandbox,
+                    provenance=outcome.provenance,
                 )
             case Failed():
                 full_train = outcome.full_train

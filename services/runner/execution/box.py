@@ -10,6 +10,7 @@ import socket
 import time
 from pathlib import Path
 
+from datarun.events import Runtime, Sandbox
 from services.runner.execution.accounts import Accounts, Usage
 from services.runner.execution.capture import Capture, drain, log_pipe, read_some
 from services.runner.execution.isolated import wire
@@ -66,6 +67,8 @@ class Box:
         self.pid = 0
         self.folder = Path()
         self.cancelled = False
+        self.sandbox: Sandbox | None = None
+        self.runtime: Runtime | None = None
         self._accounts: Accounts | None = None
         self._ended: Ended | None = None
 

@@ -23,6 +23,7 @@ from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.wire import Message
 from services.runner.execution.nursery import Nursery
 from services.runner.execution.outcomes import Failed, Limits, Tested, Trained
+from services.runner.execution.provenance import with_provenance
 from services.runner.execution.sandboxes import Plan, strongest_first
 from services.runner.execution.scrubbing import Scrubber
 from services.runner.execution.stages import Stages, failed
@@ -80,7 +81,8 @@ class Executor:
                 box = stack.enter_context(self._child(deadline, request.fold_id))
                 scrub = Scrubber(box.folder, job["module_path"])
                 stages = Stages(box, limits=self._limits, deadline=deadline, scrub=scrub)
-                return stages.run(job, descriptors, data, announce=announce)
+                outcome = stages.run(job, descriptors, data, announce=announce)
+                return with_provenance(outcome, request, runtime=box.runtime, sandbox=box.sandbox)
         except FoldFailure as failure:
             return failed(failure)
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from pydantic import ValidationError
 
-from datarun.events import Sandbox
+from datarun.events import Runtime, Sandbox
 from services.runner.execution import programs
 from services.runner.execution.box import Box
 from services.runner.execution.isolated import wire
+from services.runner.execution.isolated.wire import Message
 from services.runner.execution.outcomes import ExecutionUnavailable, Limits, SandboxRefused
 from services.runner.execution.proofs import prove
 from services.runner.execution.sandboxes import Plan
@@ -42,6 +44,7 @@ class Nursery:
         self._zygote: tuple[subprocess.Popen[bytes], socket.socket] | None = None
         self._plan: Plan | None = None
         self._sandbox: Sandbox | None = None
+        self._runtime: Runtime | None = None
         self._closed = False
 
     def start(self) -> Sandbox:
@@ -66,6 +69,7 @@ class Nursery:
             self._revive()
             self._breed(1)
             box = self._children.popleft()
+            box.sandbox, box.runtime = self._sandbox, self._runtime
         try:
             box.wait_ready()
         except BaseException:
@@ -126,8 +130,9 @@ class Nursery:
             received = None
         control.settimeout(None)
         refusal = "it died" if received is None else received[0].get("refused")
-        if refusal is not None:
+        if received is None or refusal is not None:
             raise ExecutionUnavailable(refusal)
+        self._runtime = _runtime_of(received[0])
         self._breed(1)
         box = self._children.popleft()
         try:
@@ -149,3 +154,11 @@ class Nursery:
         with self._lock:
             self._closed = True
             self._discard()
+
+
+def _runtime_of(message: Message) -> Runtime:
+    """Return what a zygote says of itself before it has forked."""
+    try:
+        return Runtime.model_validate(message.get("runtime"))
+    except ValidationError as error:
+        raise ExecutionUnavailable("the zygote does not say what it computes with") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from datarun.errors import DatarunError, Retryable
-from datarun.events import Cause, Fault, Metrics, Stage
+from datarun.events import Cause, Fault, Metrics, Provenance, Stage
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ class Tested:
     test: Predictions
     metrics: Metrics
     log: str
+    provenance: Provenance | None = None
 
 
 @dataclass(frozen=True, slots=True)

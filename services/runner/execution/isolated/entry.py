@@ -15,6 +15,7 @@ from pathlib import Path
 from . import kernel
 from .boxes import Boxes
 from .confine import Filters
+from .distributions import environment_digest
 from .landlock import Fence
 from .libraries import warm
 from .root import BOXES, DEVICES, SYSTEM, build_root, leave_namespaces
@@ -49,12 +50,14 @@ def main(arguments: list[str]) -> None:
     except OSError as error:
         send(runner, {"refused": str(error)})
         os._exit(REFUSED)
+    environment = environment_digest()
     warm()
     from .process import seed  # noqa: PLC0415 - they import the libraries, which must come from inside the new root
+    from .runtime import runtime  # noqa: PLC0415
     from .zygote import Zygote  # noqa: PLC0415
 
     seed()
-    send(runner, {"ready": True})
+    send(runner, {"ready": True, "runtime": runtime(environment)})
     Zygote(runner, boxes, filters).serve()
 
 

@@ -1,0 +1,161 @@
+"""`python -m services.runner.verify`: runs tested folds again and says which of them give the same bits.
+
+Exits with 0 when all did, 1 when one did not, 2 when one could not be run again, 3 when the log does not answer.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from datarun.blobs import open_blobs
+from datarun.errors import DatarunError, Retryable
+from datarun.log.kafka import KafkaLog
+from datarun.settings import DEFAULT_DIR, Settings, load_settings
+from datarun.telemetry import configure_logging
+from services.runner.execution import Executor, Limits, SandboxRefused
+from services.runner.execution.sandboxes import ISOLATED, at_least, remedy
+from services.runner.publisher import Publisher
+from services.runner.tested import TestedFold, Wanted, find
+from services.runner.verdicts import Exit, Tally, lines
+from services.runner.verification import NotVerifiable, Verdict, Verifier
+
+CONFIGURATION_ERROR = 78
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How folds are run again."""
+
+    limits: Limits
+    slots: int
+    sandbox_min: int
+    show_provenance: bool
+
+
+def run(settings: Settings, wanted: Wanted, options: Options, console: Console) -> Exit:
+    """Verify the wanted folds, a line each as they come, and return the exit code."""
+    event_log = KafkaLog(settings.kafka)
+    try:
+        with _bar(console) as bar:
+            task = bar.add_task("reading the log", total=None)
+            found = find(
+                event_log,
+                wanted,
+                catalogue=settings.catalogue,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+        tally = Tally(not_verified=len(found.problems))
+        for fold_id, problem in found.problems.items():
+            _say(console, f"fold {fold_id}  NOT VERIFIED: it {problem}")
+        if not found.folds:
+            tally.not_verified += not found.problems
+            _say(console, "there is no tested fold to run again")
+            return tally.exit_code
+        begun = time.monotonic()
+        with _verifier(settings, options, event_log) as verifier:
+            _verify(verifier, found.folds, tally, options, console)
+        _say(console, f"{tally.summary} in {time.monotonic() - begun:.1f} s")
+        return tally.exit_code
+    finally:
+        event_log.close()
+
+
+@contextmanager
+def _verifier(settings: Settings, options: Options, event_log: KafkaLog) -> Iterator[Verifier]:
+    """Start an executor as a runner's, in a folder of its own."""
+    verifier_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
+    work_folder = settings.directory / "verifier" / verifier_id
+    blobs, plans = open_blobs(settings.blobs), at_least(options.sandbox_min)
+    executor = Executor(blobs=blobs, limits=options.limits, slots=options.slots, work_folder=work_folder, plans=plans)
+    publisher = Publisher(event_log, catalogue=settings.catalogue, source=f"datarun/verifier/{verifier_id}")
+    try:
+        yield Verifier(executor, event_log, publisher, verifier_id, executor.start())
+    finally:
+        executor.close()
+        shutil.rmtree(work_folder, ignore_errors=True)
+
+
+def _verify(verifier: Verifier, folds: list[TestedFold], tally: Tally, options: Options, console: Console) -> None:
+    def verdict_of(fold: TestedFold) -> Verdict | NotVerifiable:
+        try:
+            return verifier.verify(fold)
+        except NotVerifiable as problem:
+            return problem
+
+    pool = ThreadPoolExecutor(options.slots, thread_name_prefix="verify")
+    try:
+        with _bar(console) as bar:
+            task = bar.add_task("running again", total=len(folds))
+            for fold, verdict in zip(folds, pool.map(verdict_of, folds), strict=True):
+                for line in lines(fold, verdict, tally, show_provenance=options.show_provenance):
+                    _say(console, line)
+                bar.advance(task)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _bar(console: Console) -> Progress:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def main(  # noqa: PLR0913 - a command's options are its arguments
+    fold_ids: Annotated[list[int] | None, typer.Argument(metavar="[FOLD_ID]...", help="The folds.")] = None,
+    *,
+    dataset: Annotated[int | None, typer.Option(help="Every tested fold of this dataset.")] = None,
+    submission: Annotated[int | None, typer.Option(help="Every tested fold of this submission.")] = None,
+    sample: Annotated[int | None, typer.Option(min=1, help="So many of them, chosen by chance.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every tested fold.")] = False,
+    show_provenance: Annotated[bool, typer.Option("--provenance", help="Print what each fold came from.")] = False,
+    directory: Annotated[Path, typer.Option("--dir", help="Folder of a running `datarun up`.")] = DEFAULT_DIR,
+    kafka: Annotated[str | None, typer.Option(help="Kafka's host:port.")] = None,
+    blobs: Annotated[str | None, typer.Option(help="URL of the blob store.")] = None,
+    topic_prefix: Annotated[str | None, typer.Option(help="Prefix of the topics' names.")] = None,
+    slots: Annotated[int, typer.Option(min=1, max=256, help="Folds at once; default: cores.")] = os.cpu_count() or 1,
+    hard_limit: Annotated[float, typer.Option(min=1, help="Seconds after which a fold is killed.")] = 3600.0,
+    memory: Annotated[int, typer.Option(min=256, help="MiB a fold may use.")] = 4096,
+    sandbox_min: Annotated[
+        int,
+        typer.Option(min=0, max=4, envvar="DATARUN_SANDBOX_MIN", help="Sandbox level below which not to start."),
+    ] = ISOLATED,
+) -> None:
+    """Run tested folds again and compare their predictions bit for bit; the log keeps what is found."""
+    configure_logging("verify", level="warning")
+    if bool(fold_ids) + every + (dataset is not None or submission is not None) + (sample is not None) == 0:
+        raise typer.BadParameter("name folds, or say --dataset, --submission, --sample or --all")
+    if fold_ids and (every or sample or dataset is not None or submission is not None):
+        raise typer.BadParameter("name folds, or say --dataset, --submission, --sample or --all; not both")
+    wanted = Wanted(tuple(fold_ids or ()), dataset, submission, sample)
+    options = Options(Limits(hard_seconds=hard_limit, memory_mib=memory), slots, sandbox_min, show_provenance)
+    try:
+        settings = load_settings(directory, kafka=kafka, blobs=blobs, topic_prefix=topic_prefix)
+        sys.exit(run(settings, wanted, options, Console()))
+    except SandboxRefused as error:
+        typer.echo(f"datarun verify: no sandbox of level {sandbox_min}: {error}; {remedy(sandbox_min)}", err=True)
+        sys.exit(CONFIGURATION_ERROR)
+    except DatarunError as error:
+        typer.echo(f"datarun verify: {error}", err=True)
+        sys.exit(Exit.UNREACHABLE if isinstance(error, Retryable) else Exit.NOT_VERIFIED)
+
+
+if __name__ == "__main__":
+    typer.run(main)
