@@ -22,6 +22,7 @@ from datarun.events import (
     Fault,
     FoldFailed,
     FoldLost,
+    FoldReproduced,
     FoldRequested,
     FoldStarted,
     FoldTested,
@@ -121,6 +122,8 @@ def run_event(kind: type[Event], fold_id: int, *, attempt: int = 1, delivery: in
         )
     if kind is FoldLost:
         return FoldLost(**run)
+    if kind is FoldReproduced:
+        return FoldReproduced(**run, tested_by="runner-1", reproduced=mark % 2 == 0, sandbox=SANDBOX)
     raise TypeError(kind)
 
 
@@ -190,7 +193,7 @@ class Log:
         return (record for records in self.records.values() for record in records)
 
 
-_RUN_KINDS = (FoldStarted, FoldTrained, FoldTested, FoldFailed, FoldLost)
+_RUN_KINDS = (FoldStarted, FoldTrained, FoldTested, FoldFailed, FoldLost, FoldReproduced)
 _PLACES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 99))
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ UNSEEDED = SUBMISSION.format(
     model="RandomForestClassifier(20, random_state=int.from_bytes(os.urandom(4), 'big') ^ time.time_ns() % 2**32)"
 )
 BROKEN = SUBMISSION.format(model="nothing")
-SECRET = "a-password-of-this-machine"
+PRIVATE = "known-to-this-machine-alone"
 LABEL = "versicolor"
 
 
@@ -66,7 +67,7 @@ class Installation:
         command = [sys.executable, "-m", module, *arguments, "--kafka", self.kafka, "--blobs"]
         command += [str(self.folder / "blobs"), "--topic-prefix", self.catalogue.prefix]
         command += ["--dir", str(self.folder / "dir"), "--sandbox-min", "1", "--hard-limit", "60"]
-        environment = os.environ | {"DATARUN_TEST_SECRET": SECRET}
+        environment = os.environ | {"DATARUN_TEST_SECRET": PRIVATE}
         pipe = subprocess.PIPE
         return subprocess.Popen(command, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True)
 
@@ -130,7 +131,7 @@ def installation(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     Folds 11 and 12 can be reproduced, fold 23 draws random numbers, fold 14 failed, fold 15 waits. Folds 36 and 37 say
     that they were tested elsewhere, fold 38 before there was any provenance; a file of fold 39 was lost.
     """
-    folder, catalogue = tmp_path_factory.mktemp("verify"), Catalogue("verify.")
+    folder, catalogue = tmp_path_factory.mktemp("verify"), Catalogue(f"t{uuid.uuid4().hex[:8]}.")
     create_topics(kafka, prefix=catalogue.prefix)
     log = KafkaLog(kafka)
     with workbench(folder, Limits(hard_seconds=60), slots=1) as bench:
@@ -248,7 +249,7 @@ def test_a_provenance_holds_digests_and_no_content(installation: Installation) -
     provenance = installation.tested(11).provenance
     assert provenance is not None
     text = provenance.model_dump_json()
-    assert not [word for word in (SECRET, LABEL, str(installation.folder), sys.prefix) if word in text]
+    assert not [word for word in (PRIVATE, LABEL, str(installation.folder), sys.prefix) if word in text]
     assert (provenance.threads, provenance.sandbox_level) == (1, installation.bench.sandbox.level)
     assert "openblas" in provenance.blas[0]
     assert provenance.cpu

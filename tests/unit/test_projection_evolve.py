@@ -13,6 +13,7 @@ from datarun.events import (
     Event,
     FoldFailed,
     FoldLost,
+    FoldReproduced,
     FoldStarted,
     FoldTested,
     FoldTrained,
@@ -91,6 +92,12 @@ def test_a_lost_delivery_is_lost_until_the_next_one_starts() -> None:
     assert lost["run_rank"] == Rank.LOST
     tested = _row(run_event(FoldLost, 7), run_event(FoldTested, 7))
     assert tested["run_rank"] == Rank.TESTED
+
+
+def test_a_fold_run_again_to_be_verified_stays_as_it_is() -> None:
+    """Whether it was reproduced is in the log; its row says what happened to the fold itself."""
+    tested = run_event(FoldTested, 7, mark=4)
+    assert _row(tested, run_event(FoldReproduced, 7, attempt=2, mark=5)) == _row(tested)
 
 
 def test_the_request_of_the_highest_attempt_and_delivery_is_kept() -> None:
