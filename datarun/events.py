@@ -143,6 +143,8 @@ class Runtime(Fact):
 
     environment: Sha256
     """Of the Python version and of every distribution that can be imported."""
+    harness: Sha256
+    """Of datarun's own code around the submission: how rows reach it, in which random state, under which limits."""
     threads: Count
     """The most that any numerical library computes with."""
     cpu: Text

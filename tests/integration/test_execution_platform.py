@@ -120,6 +120,15 @@ def test_a_killed_zygote_costs_the_running_fold_only(bench: Workbench, which: st
     assert_runs(bench, dataset)
 
 
+def test_the_work_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--dir .datarun` is one: the isolation is the same as in a folder with its whole name."""
+    with workbench(tmp_path / "whole", LIMITS) as bench:
+        whole = bench.sandbox
+    monkeypatch.chdir(tmp_path)
+    with workbench(Path("relative"), LIMITS) as bench:
+        assert bench.sandbox == whole
+
+
 def test_a_zygote_killed_between_folds_costs_nothing(bench: Workbench) -> None:
     """Nobody notices a zygote that dies while nothing runs."""
     dataset = table(bench)

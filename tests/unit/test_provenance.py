@@ -11,13 +11,15 @@ from datarun import envelope
 from datarun.errors import SchemaMismatch
 from datarun.events import Blob, Dataset, FoldReproduced, FoldTested, NamedBlob, Provenance, Runtime, Sandbox, Split
 from services.runner.execution.isolated.distributions import environment_digest, installed
-from services.runner.execution.isolated.runtime import first_processor, runtime
+from services.runner.execution.isolated.runtime import first_processor, harness_digest, runtime
 from services.runner.execution.programs import FOLDER
 from services.runner.execution.provenance import code_digest, data_digest, provenance_of
 from tests.histories import run_event
 from tests.unit.test_envelope import fold_requested
 
-RUNTIME = Runtime(environment="e" * 64, threads=1, cpu="a CPU", cpu_flags="f" * 64, blas=("openblas 1",))
+RUNTIME = Runtime(
+    environment="e" * 64, harness="d" * 64, threads=1, cpu="a CPU", cpu_flags="f" * 64, blas=("openblas 1",)
+)
 
 
 def file(name, number):
@@ -114,6 +116,19 @@ def test_a_process_says_what_it_computes_with():
     assert said.threads >= 1
     assert all(re.match(r"\w+ \S+ \S+ \S+ \S+\Z", library) for library in said.blas)
     assert not any("/" in library for library in said.blas)
+
+
+def test_the_harness_is_the_code_around_the_submission(tmp_path):
+    """Another line in one of its files, or another file, is another harness; byte code beside it is not."""
+    (tmp_path / "a.py").write_text("a = 1\n")
+    before = harness_digest(tmp_path)
+    (tmp_path / "__pycache__").mkdir()
+    (tmp_path / "a.pyc").write_bytes(b"0")
+    assert harness_digest(tmp_path) == before
+    (tmp_path / "a.py").write_text("a = 2\n")
+    changed = harness_digest(tmp_path)
+    (tmp_path / "b.py").write_text("")
+    assert len({before, changed, harness_digest(tmp_path)}) == 3
 
 
 @pytest.mark.parametrize(

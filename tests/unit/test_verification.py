@@ -33,6 +33,7 @@ from tests.unit.test_runner_service import ScriptedExecutor
 ONES, TWOS = Predictions(b"\1" * 16, (2,)), Predictions(b"\2" * 16, (2,))
 PROVENANCE = Provenance(
     environment="0" * 64,
+    harness="7" * 64,
     threads=1,
     cpu="a CPU",
     cpu_flags="1" * 64,

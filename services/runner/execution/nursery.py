@@ -38,7 +38,7 @@ class Nursery:
         self._limits = limits
         self._plans = plans
         self._spare = spare
-        self._work_folder = work_folder
+        self._work_folder = work_folder.absolute()  # the zygote works in another folder than we
         self._lock = threading.Lock()
         self._children: deque[Box] = deque()
         self._zygote: tuple[subprocess.Popen[bytes], socket.socket] | None = None

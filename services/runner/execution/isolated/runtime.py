@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 from threadpoolctl import threadpool_info
@@ -39,11 +40,18 @@ def runtime(environment: str) -> Message:
     flags = " ".join(processor.get(name, "") for name in _FLAGS).split()
     return {
         "environment": environment,
+        "harness": harness_digest(Path(__file__).parent),
         "threads": max((pool["num_threads"] for pool in pools), default=1),
         "blas": sorted(described),
         "cpu": ", ".join(named)[:_MAX_CHARACTERS],
         "cpu_flags": hashlib.sha256(" ".join(sorted(flags)).encode()).hexdigest(),
     }
+
+
+def harness_digest(folder: Path) -> str:
+    """Return the sha256 of a folder's Python files and their names, in hexadecimal."""
+    digests = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.glob("*.py")}
+    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
 
 
 def first_processor(cpuinfo: str) -> dict[str, str]:
