@@ -82,13 +82,9 @@ def _run(into: Registers, event: RunOfFold, record: StoredRecord) -> None:
 
 
 def _request(into: Registers, event: FoldRequested, record: StoredRecord) -> None:
-    kept: Kept[FoldRequested] = Kept((event.attempt, event.delivery), event, record)
-    rival = into.requests.get(event.fold_id)
-    # A relay may have appended the same request twice: the first in the log is the one to read again.
-    if rival is not None and rival.order == kept.order and record.position < rival.record.position:
-        into.requests[event.fold_id] = kept
-    else:
-        _keep(into.requests, event.fold_id, kept)
+    # The same request may be in its queue twice: the last is where the fold waits, and since when.
+    order = (event.attempt, event.delivery, record.position)
+    _keep(into.requests, event.fold_id, Kept(order, event, record))
     version = (event.submission_version, event.dataset.raw_data_id)
     _keep(into.submissions, event.submission_id, Kept(version, event, record))
 

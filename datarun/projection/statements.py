@@ -70,6 +70,11 @@ def _run_order(row: str) -> str:
     return f"({row}.run_attempt, {terminal}, {delivery}, {rank})"
 
 
+def _request_order(row: str) -> str:
+    position = f'{row}.request_topic collate "C", {row}.request_partition, {row}.request_offset'
+    return f"({row}.request_attempt, {row}.request_delivery, {position})"
+
+
 REQUEST = Register(
     table="fold",
     key="fold_id",
@@ -78,12 +83,7 @@ REQUEST = Register(
         "train_is", "test_is", "task_id", "requested_by", "requested_at",
         "request_topic", "request_partition", "request_offset",
     ),
-    newer=(
-        "(excluded.request_attempt, excluded.request_delivery) > (kept.request_attempt, kept.request_delivery)"
-        " or (excluded.request_attempt, excluded.request_delivery) = (kept.request_attempt, kept.request_delivery)"
-        ' and (excluded.request_topic collate "C", excluded.request_partition, excluded.request_offset)'
-        ' < (kept.request_topic collate "C", kept.request_partition, kept.request_offset)'
-    ),
+    newer=f"{_request_order('excluded')} > {_request_order('kept')}",
 )  # fmt: skip
 RUN = Register(
     table="fold",

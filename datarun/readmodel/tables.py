@@ -111,6 +111,12 @@ Index(
     fold.c.fold_id,
     postgresql_where=text("run_rank = 9 and run_attempt = request_attempt and fetched_attempt < run_attempt"),
 )
+Index(
+    "fold_waiting",
+    fold.c.priority,
+    fold.c.request_offset,
+    postgresql_where=text("request_attempt > run_attempt or (request_attempt = run_attempt and run_rank = 3)"),
+)
 Index("fold_running", fold.c.fold_id, postgresql_where=text("run_rank between 1 and 3"))
 
 runner = Table(

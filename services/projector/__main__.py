@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from datarun.errors import DatarunError
+from datarun.overtaking import PATIENCE_SECONDS
 from datarun.settings import DEFAULT_DIR, load_settings
 from datarun.telemetry import configure_logging
 
@@ -27,6 +28,12 @@ def main() -> int:
         default=SESSION_SECONDS,
         help="seconds after which Kafka gives up a projector that was killed; not below group.min.session.timeout.ms",
     )
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE_SECONDS,
+        help="seconds for which a queue may pass a waiting fold over before it is put back into it",
+    )
     options = parser.parse_args()
     try:
         settings = load_settings(
@@ -43,7 +50,7 @@ def main() -> int:
     configure_logging("projector", level=settings.log_level)
     from services.projector.service import run  # noqa: PLC0415 - a refused option need not wait for Faust
 
-    return run(settings, url, session_seconds=options.session_timeout)
+    return run(settings, url, session_seconds=options.session_timeout, patience_seconds=options.patience)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Takes back what lost runners hold: appends the next delivery of the fold, then FoldLost, or FoldFailed at the last.
 
+What a queue passes over it puts back there, as the same delivery: no runner was lost, so none of the three is spent.
+
 The request comes first: a crash between the two leaves a fold that waits in its queue, never one that nobody will
 run. Ids are deterministic, and what runs twice ends once, so doing all of it again is harmless.
 """
@@ -14,12 +16,13 @@ from typing import TypeVar
 import structlog
 
 from datarun.envelope import Context, decode, encode, header, now
-from datarun.errors import LogUnavailable, Rejected
+from datarun.errors import LogUnavailable
 from datarun.events import Cause, Event, Fault, FoldFailed, FoldLost, FoldRequested, SplitRequested, Stage
 from datarun.leases import Leases, PendingSplit, Run, SplitPatience
 from datarun.lifecycle import next_delivery
 from datarun.log import EventLog, Position, StoredRecord
 from datarun.log.reading import record_at
+from datarun.overtaking import PATIENCE_SECONDS, Overtaking, Waiting
 from datarun.projection.offsets import Offsets
 from datarun.topics import DATA_REQUESTS, FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, RUNNER_STATUS, Catalogue
 from services.projector.running import Held, ReadModel
@@ -38,18 +41,27 @@ E = TypeVar("E", bound=Event)
 class Reaper:
     """Looks at the read model once a tick; one in an installation at a time."""
 
-    def __init__(self, event_log: EventLog, *, catalogue: Catalogue, clock: Clock = time.monotonic) -> None:
+    def __init__(
+        self,
+        event_log: EventLog,
+        *,
+        catalogue: Catalogue,
+        clock: Clock = time.monotonic,
+        patience_seconds: float = PATIENCE_SECONDS,
+    ) -> None:
         self._log = event_log
         self._catalogue = catalogue
         self._clock = clock
         self._leases = Leases()
         self._splits = SplitPatience()
+        self._overtaking = Overtaking(patience_seconds)
         self._reaped: frozenset[Run] = frozenset()
 
     def restart(self) -> None:
         """Give every runner a full lease: heartbeats may have gone unseen."""
         self._leases.restart()
         self._splits.restart()
+        self._overtaking.restart()
 
     def tick(self, read_model: ReadModel) -> list[Run]:
         """Take back what is lost and return it; does nothing while the read model may lag behind the log."""
@@ -81,6 +93,25 @@ class Reaper:
                 self._append(*request)
                 log.warning("reaper.split_asked_again", **split._asdict())
         return overdue
+
+    def tick_overtaken(self, read_model: ReadModel) -> list[Waiting]:
+        """Append again the requests their queues have passed over for too long and return them."""
+        if not read_model.waiting():
+            return []
+        # In this order: what was begun before the last chance is projected, and waits no more, by now.
+        chances = read_model.chances()
+        if not self._catches_up(read_model, self._ends()):
+            self._overtaking.restart()
+            return []
+        waiting = read_model.waiting()
+        overtaken = self._overtaking.overtaken(waiting, chances)
+        for request in overtaken:
+            again = self._read_again(waiting[request], FoldRequested)
+            if again is not None:
+                self._append(*again)
+                log.warning("reaper.put_back", **request._asdict())
+            self._overtaking.put_back(request)
+        return overtaken
 
     def _ends(self) -> Offsets:
         return self._log.end_offsets([self._catalogue.full_name(topic) for topic in _WATCHED])
@@ -127,16 +158,6 @@ class Reaper:
             future.result(APPEND_SECONDS)
         except FutureTimeoutError as error:
             raise LogUnavailable from error
-
-
-def _as_request(record: StoredRecord, position: Position) -> tuple[FoldRequested, StoredRecord] | None:
-    if record.position != position:
-        return None
-    try:
-        event = decode(record.value, record.headers)
-    except Rejected:
-        return None
-    return (event, record) if isinstance(event, FoldRequested) else None
 
 
 def _lost(run: Run, held: Held) -> FoldLost:

@@ -9,6 +9,7 @@ from psycopg2.extensions import connection as Connection
 from datarun.leases import PendingSplit, Run, Runner
 from datarun.lifecycle import Rank
 from datarun.log import Position
+from datarun.overtaking import Chance, Waiting
 from datarun.projection.offsets import Offsets, read_offsets
 from datarun.readmodel import SCHEMA
 
@@ -27,6 +28,30 @@ where split_attempt > result_attempt and split_request_offset is not null
 _SPLITTING = """
 select runner_id, sequence, heartbeat->'splitting' from rm.runner where heartbeat->'splitting' <> '[]'::jsonb
 """
+# The condition is that of the partial index fold_waiting, to the letter.
+_FIRST_WAITING = """
+(select fold_id, request_attempt, request_delivery, priority, request_offset,
+        (extract(epoch from requested_at) * 1000)::bigint, request_topic, request_partition
+from rm.fold
+where (request_attempt > run_attempt or (request_attempt = run_attempt and run_rank = 3)) and priority = %s
+order by request_offset limit %s)
+"""
+_WAITING = f"{_FIRST_WAITING} union all {_FIRST_WAITING}"
+_CHANCES = """
+select priority, request_offset, (extract(epoch from run_at) * 1000)::bigint
+from rm.fold
+where run_rank between 1 and 3 and run_rank = 1 and (run_attempt, run_delivery) = (request_attempt, request_delivery)
+union all
+select queue, null::bigint, (extract(epoch from max(seen_at)) * 1000)::bigint
+from rm.runner, jsonb_array_elements_text(heartbeat->'queues') queue
+where not stopping and (heartbeat->>'slots')::numeric
+      > jsonb_array_length(heartbeat->'running') + jsonb_array_length(heartbeat->'splitting')
+group by queue
+"""
+WAITING_A_QUEUE = 200
+"""So many are looked at; what is overtaken waits longest, and once put back it makes room for the next."""
+FROZEN_SECONDS = 20
+"""The reaper asks every second; silent for so long it was stopped, and loses its lock to another."""
 _LOCK = "select pg_try_advisory_lock(hashtext('datarun.reaper'))"
 
 
@@ -58,6 +83,14 @@ class ReadModel(Protocol):
         """Return, for runners that name any, their newest sequence and the datasets they split."""
         ...
 
+    def waiting(self) -> dict[Waiting, Position]:
+        """Return the first of the requests that nobody has begun, each queue's in order, and where each is."""
+        ...
+
+    def chances(self) -> list[Chance]:
+        """Return when queues handed out what is running, and when a runner with a free slot last asked each."""
+        ...
+
     def offsets(self) -> Offsets:
         """Return how far the projection has come."""
         ...
@@ -75,6 +108,7 @@ class Postgres:
         """Become the one reaper, if nobody is, and stay it; the connection's end ends it."""
         if not self._locked:
             with self._connection.cursor() as cursor:
+                cursor.execute("set idle_session_timeout = %s", (f"{FROZEN_SECONDS}s",))
                 cursor.execute(_LOCK)
                 self._locked = cursor.fetchone() == (True,)
         return self._locked
@@ -110,6 +144,19 @@ class Postgres:
         with self._connection.cursor() as cursor:
             cursor.execute(_SPLITTING)
             return {runner_id: (sequence, frozenset(ids)) for runner_id, sequence, ids in cursor.fetchall()}
+
+    def waiting(self) -> dict[Waiting, Position]:
+        """Return the first of the requests that nobody has begun, each queue's in order, and where each is."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(_WAITING, ("H", WAITING_A_QUEUE, "L", WAITING_A_QUEUE))
+            rows = cursor.fetchall()
+        return {Waiting(*row[:6]): Position(row[6], row[7], row[4]) for row in rows}
+
+    def chances(self) -> list[Chance]:
+        """Return when queues handed out what is running, and when a runner with a free slot last asked each."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(_CHANCES)
+            return [Chance(*row) for row in cursor.fetchall()]
 
     def offsets(self) -> Offsets:
         """Return how far the projection has come."""

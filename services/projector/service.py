@@ -28,13 +28,13 @@ COLLECT_SELDOM = (100_000, 50, 100)
 log = structlog.get_logger(__name__)
 
 
-def run(settings: Settings, url: str, *, session_seconds: float) -> int:
+def run(settings: Settings, url: str, *, session_seconds: float, patience_seconds: float) -> int:
     """Project until SIGTERM or SIGINT; return the exit code."""
     for name in ("faust", "mode", "aiokafka", "services.projector.fetches"):
         logging.getLogger(name).setLevel(logging.WARNING)
     writer = Writer(url, catalogue=settings.catalogue)
     writer.prepare()
-    watch = Watch(settings, url)
+    watch = Watch(settings, url, patience_seconds=patience_seconds)
     datadir = Path(tempfile.mkdtemp(prefix="datarun-projector-"))
 
     def on_ready(behind: int) -> None:

@@ -33,8 +33,9 @@ log = structlog.get_logger(__name__)
 class Watch:
     """Ticks once a second until stopped."""
 
-    def __init__(self, settings: Settings, url: str) -> None:
+    def __init__(self, settings: Settings, url: str, *, patience_seconds: float) -> None:
         self._settings = settings
+        self._patience_seconds = patience_seconds
         self._url = url
         self._stall = Stall()
         self._read_model: Postgres | None = None
@@ -60,7 +61,7 @@ class Watch:
         from datarun.log.kafka import KafkaLog  # noqa: PLC0415 - not needed to get ready
 
         event_log = KafkaLog(self._settings.kafka)
-        reaper = Reaper(event_log, catalogue=self._settings.catalogue)
+        reaper = Reaper(event_log, catalogue=self._settings.catalogue, patience_seconds=self._patience_seconds)
         ticks = 0
         while not self._stopping.wait(TICK_SECONDS):
             ticks += 1
@@ -77,6 +78,7 @@ class Watch:
         if self._read_model.lock():
             reaper.tick(self._read_model)
             reaper.tick_splits(self._read_model)
+            reaper.tick_overtaken(self._read_model)
         else:
             reaper.restart()
         if look:

@@ -14,9 +14,11 @@ from datarun.envelope import decode
 from datarun.events import FoldFailed, FoldLost, FoldRequested, FoldStarted, RunningFold
 from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
+from datarun.overtaking import Chance, Waiting
+from datarun.projection.apply import apply
 from datarun.topics import Catalogue
 from services.projector.running import Postgres
-from tests.histories import heartbeat, requested, run_event
+from tests.histories import CATALOGUE, START_MS, Log, heartbeat, requested, run_event
 from tests.projecting import Installation, wait_until
 
 NOTICED_SECONDS = 20
@@ -105,3 +107,30 @@ def test_there_is_one_reaper_at_a_time(postgres_url: str) -> None:
     first.close()
     wait_until(other.lock, 5)
     second.close()
+
+
+def test_what_waits_and_what_was_handed_out_is_read_from_the_rows(postgres_url: str) -> None:
+    """Requests nobody began, in the order of their queue; starts of what still runs; free runners by queue."""
+    log, connection = Log(), connect(postgres_url)
+    story = [
+        requested(1),
+        requested(2),
+        requested(3),
+        requested(2),
+        run_event(FoldStarted, 1),
+        run_event(FoldStarted, 3),
+        run_event(FoldLost, 3),
+        requested(3, delivery=2),
+        heartbeat("runner-1", 1, running=(RunningFold(fold_id=1, attempt=1, delivery=1),)),
+        heartbeat("runner-2", 1),
+        heartbeat("runner-3", 1).model_copy(update={"stopping": True}),
+    ]
+    records = [log.append(event) for event in story]
+    apply(records, connection, catalogue=CATALOGUE)
+    read_model = Postgres(connection)
+    second, third = Waiting(2, 1, 1, "H", 3, START_MS + 3), Waiting(3, 1, 2, "H", 4, START_MS + 7)
+    assert read_model.waiting() == {second: records[3].position, third: records[7].position}
+    assert read_model.chances() == [Chance("H", 0, START_MS + 4), Chance("H", None, START_MS + 9)]
+    apply([log.append(run_event(FoldStarted, 3, delivery=2))], connection, catalogue=CATALOGUE)
+    assert list(read_model.waiting()) == [second]
+    connection.close()

@@ -101,12 +101,12 @@ def test_a_fold_run_again_to_be_verified_stays_as_it_is() -> None:
 
 
 def test_the_request_of_the_highest_attempt_and_delivery_is_kept() -> None:
-    """The reaper reads it again from where it was first appended."""
+    """Appended twice, it waits in its queue where it was last appended."""
     log = Log()
     for event in (requested(7, delivery=2), requested(7, delivery=2), requested(7, delivery=1)):
         log.append(event)
     row = tables(fold(log, catalogue=CATALOGUE))["fold"][7]
-    assert (row["request_delivery"], row["request_offset"]) == (2, 0)
+    assert (row["request_delivery"], row["request_offset"]) == (2, 1)
 
 
 def test_a_result_seen_before_its_request_makes_the_row() -> None:

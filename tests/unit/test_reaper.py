@@ -12,6 +12,7 @@ from datarun.events import Cause, Event, Fault, FoldFailed, FoldLost, FoldReques
 from datarun.leases import LEASE_SECONDS, Run, Runner
 from datarun.log import Position, Record
 from datarun.log.memory import MemoryLog
+from datarun.overtaking import Chance, Waiting
 from datarun.projection.offsets import Offsets
 from datarun.topics import TOPICS
 from services.projector.reaper import Reaper
@@ -37,7 +38,17 @@ class ReadModel:
         self.log = log
         self.runs: dict[Run, Held] = {}
         self.speaking: dict[str, Runner] = {}
+        self.requests: dict[Waiting, Position] = {}
+        self.seen: list[Chance] = []
         self.lagging = False
+
+    def waiting(self) -> dict[Waiting, Position]:
+        """Return the requests the test has put here."""
+        return dict(self.requests)
+
+    def chances(self) -> list[Chance]:
+        """Return the chances the test has put here."""
+        return list(self.seen)
 
     def held(self) -> dict[Run, Held]:
         """Return the runs the test has put here."""
@@ -177,3 +188,53 @@ def test_a_request_the_log_has_no_more_ends_the_fold() -> None:
     scene.read_model.runs[scene.run] = scene.read_model.runs[scene.run]._replace(request=stray)
     scene.pass_seconds(LEASE_SECONDS + 2)
     assert [type(event) for event in scene.appended()] == [FoldStarted, FoldFailed]
+
+
+class Queue(Scene):
+    """A reaper, its log with one request in it that waits, and a runner with a free slot."""
+
+    def __init__(self, *, delivery: int = 1) -> None:
+        super().__init__(delivery=delivery)
+        (held,) = self.read_model.runs.values()
+        self.read_model.runs.clear()
+        self.read_model.requests[Waiting(7, 1, delivery, "H", held.request.offset, 0)] = held.request
+
+    def pass_seconds(self, seconds: float) -> None:
+        """Tick once a second, and hear the free runner's heartbeat."""
+        for _ in range(int(seconds)):
+            self.clock.now += 1
+            self.read_model.seen = [Chance("H", None, int(self.clock.now * 1000))]
+            self.reaper.tick_overtaken(self.read_model)
+
+
+@pytest.mark.parametrize("delivery", [1, 3])
+def test_an_overtaken_request_is_put_back_as_it_was(delivery: int) -> None:
+    """No runner was lost, so no delivery is spent: not even the last one's request makes a fold fail unrun."""
+    queue = Queue(delivery=delivery)
+    queue.pass_seconds(60)
+    assert queue.appended() == []
+    queue.pass_seconds(10)
+    assert queue.appended() == [queue.request]
+
+
+def test_nothing_is_put_back_while_the_projection_lags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have begun long ago; a full patience begins when that would be known."""
+    monkeypatch.setattr("services.projector.reaper.CATCH_UP_SECONDS", 0.0)
+    queue = Queue()
+    queue.pass_seconds(60)
+    queue.read_model.lagging = True
+    queue.pass_seconds(100)
+    queue.read_model.lagging = False
+    queue.pass_seconds(60)
+    assert queue.appended() == []
+    queue.pass_seconds(10)
+    assert queue.appended() == [queue.request]
+
+
+def test_a_waiting_request_the_log_has_no_more_is_left_alone() -> None:
+    """It can be neither put back nor called a failure: perhaps it is being begun."""
+    queue = Queue()
+    stray = queue.log.append(encode(run_event(FoldStarted, 7), catalogue=CATALOGUE, context=CONTEXT)).result()
+    queue.read_model.requests = dict.fromkeys(queue.read_model.requests, stray)
+    queue.pass_seconds(200)
+    assert [type(event) for event in queue.appended()] == [FoldStarted]
