@@ -70,7 +70,7 @@ class Overtaking:
 
     def _needed(self, request: Waiting) -> int:
         doublings = self._put_back.get((request.fold_id, request.attempt, request.delivery), 0)
-        return (MISSES - 1) * 2**doublings + 1
+        return ((MISSES - 1) << doublings) + 1
 
     def _look(self, request: Waiting, chances: Collection[Chance]) -> _Missed:
         before = self._missed.get(request, _Missed(0, request.since_ms))

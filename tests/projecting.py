@@ -66,11 +66,12 @@ class Installation:
     folder: Path
 
     @contextmanager
-    def projector(self, *, crash_at: str = "") -> Iterator[Projector]:
+    def projector(self, *options: str, crash_at: str = "") -> Iterator[Projector]:
         """Run a projector; it is killed at the end if it still runs."""
         output = self.folder / f"projector-{time.monotonic_ns()}.log"
         command = [sys.executable, "-m", "services.projector", "--kafka", self.kafka, "--postgres", self.postgres_url]
         command += ["--topic-prefix", self.catalogue.prefix, "--session-timeout", "2", "--dir", str(self.folder)]
+        command += options
         with output.open("wb") as descriptor:
             environment = {**os.environ, "DATARUN_CRASH_AT": crash_at, "TMPDIR": str(self.folder)}
             process = subprocess.Popen(command, stderr=descriptor, stdout=descriptor, env=environment)

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import structlog
 
+from datarun.crashes import crash_point
 from datarun.envelope import Context, decode, encode, header, now
 from datarun.errors import LogUnavailable
 from datarun.events import Cause, Event, Fault, FoldFailed, FoldLost, FoldRequested, SplitRequested, Stage
@@ -135,7 +136,9 @@ class Reaper:
             if held.request_delivery <= run.delivery:
                 event, record = request
                 self._append(event.model_copy(update={"delivery": following}), record)
+            crash_point("reaper.after_request")
             self._append(_lost(run, held), request[1])
+        crash_point("reaper.after_loss")
         log.warning("reaper.lost", **run._asdict(), next_delivery=following)
 
     def _read_again(self, position: Position, kind: type[E]) -> tuple[E, StoredRecord] | None:

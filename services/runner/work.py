@@ -69,6 +69,8 @@ class Worker:
             # Nobody waits for progress: the result repeats all of it.
             self.publisher.append(event, cause=record).add_done_callback(_report_lost_progress)
 
+        # A fold that takes its runner down with it, whichever runs it.
+        crash_point(f"runner.fold.{request.fold_id}")
         outcome = self.executor.run(request, on_trained=on_trained)
         event = self._result(request, outcome)
         crash_point("runner.before_result")
@@ -90,7 +92,9 @@ class Worker:
             event = SplitFailed(**common, cause=outcome.cause, fault=outcome.fault, log=text)
         else:
             event = DataSplit(**common, split=outcome)
+        crash_point("runner.before_split_result")
         self.publisher.append_surely(event, cause=record)
+        crash_point("runner.after_split_result")
 
     def _result(self, request: FoldRequested, outcome: Tested | Failed) -> FoldTested | FoldFailed:
         fields = self._run_fields(request)
@@ -135,7 +139,9 @@ class Worker:
         }
 
     def _store(self, predictions: Predictions) -> Blob:
-        return self.blobs.put(predictions.content, media_type=FLOAT64)
+        blob = self.blobs.put(predictions.content, media_type=FLOAT64)
+        crash_point("runner.after_blob")
+        return blob
 
 
 def _report_lost_progress(done: object) -> None:
