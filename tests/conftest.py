@@ -6,10 +6,11 @@ import os
 import signal
 import subprocess
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
@@ -68,13 +69,27 @@ def migrated(postgres: Postgres) -> str:
     return name
 
 
+@pytest.fixture(scope="session")
+def fresh_database(postgres: Postgres, migrated: str) -> Callable[[], AbstractContextManager[str]]:
+    """Return what makes a fresh, migrated database for a block of code; several threads may call it."""
+    one_at_a_time = threading.Lock()
+
+    @contextmanager
+    def database() -> Iterator[str]:
+        name = f"test_{uuid.uuid4().hex[:12]}"
+        with one_at_a_time:
+            _execute(postgres, f"create database {name} template {migrated} strategy file_copy")
+        yield postgres.url_of(name)
+        _execute(postgres, f"drop database {name} with (force)")
+
+    return database
+
+
 @pytest.fixture
-def postgres_url(postgres: Postgres, migrated: str) -> Iterator[str]:
+def postgres_url(fresh_database: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
     """Make a fresh, migrated database, and drop it after the test."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    _execute(postgres, f"create database {name} template {migrated} strategy file_copy")
-    yield postgres.url_of(name)
-    _execute(postgres, f"drop database {name} with (force)")
+    with fresh_database() as url:
+        yield url
 
 
 @pytest.fixture

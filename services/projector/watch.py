@@ -24,6 +24,8 @@ from services.projector.stall import Stall
 
 TICK_SECONDS = 1.0
 TICKS_A_LOOK = 5
+TICKS_A_ROUND = 2
+"""Every so many ticks the queues are looked at, too; nothing there is decided within seconds."""
 EXIT_UNEXPECTED = 70
 EXIT_STALLED = 75
 
@@ -66,22 +68,23 @@ class Watch:
         while not self._stopping.wait(TICK_SECONDS):
             ticks += 1
             try:
-                self._tick(reaper, event_log, look=ticks % TICKS_A_LOOK == 0)
+                self._tick(reaper, event_log, ticks)
             except (LogUnavailable, OperationalError, InterfaceError) as error:
                 log.warning("projector.watch_blind", error=str(error).strip())
                 self._blind(reaper)
         self._blind(reaper)
 
-    def _tick(self, reaper: Reaper, event_log: EventLog, *, look: bool) -> None:
+    def _tick(self, reaper: Reaper, event_log: EventLog, ticks: int) -> None:
         if self._read_model is None:
             self._read_model = Postgres(connect(self._url, application="datarun-reaper"))
         if self._read_model.lock():
             reaper.tick(self._read_model)
             reaper.tick_splits(self._read_model)
-            reaper.tick_overtaken(self._read_model)
+            if ticks % TICKS_A_ROUND == 0:
+                reaper.tick_overtaken(self._read_model)
         else:
             reaper.restart()
-        if look:
+        if ticks % TICKS_A_LOOK == 0:
             self._look(self._read_model, event_log)
 
     def _look(self, read_model: Postgres, event_log: EventLog) -> None:
