@@ -12,11 +12,13 @@ from datarun.db import connect
 from datarun.events import FoldTested, Priority
 from datarun.readmodel.queries import KnownFold, new_folds
 from tests.faults.stage import ENDED_SECONDS, Stage
-from tests.faults.system import Service, System, wait_until
+from tests.faults.system import System, wait_until
 from tests.histories import Tables
 
-FOLDS = (1, 2, 3, 4)
-LONG = 5
+KILLED, STOPPED, LONG = (1, 2, 3), 4, 5
+KILLED_SECONDS = 100
+"""Long enough for every process to start meanwhile; nobody waits for their end."""
+STOPPED_SECONDS = 3
 LONG_SECONDS = 25
 """Longer than a record's lock, a share group's session and every other timeout of the local broker."""
 
@@ -28,11 +30,8 @@ class Silence:
     system: System
     killed_at: dict[int, float]
     """When the runner of a fold was killed."""
-    stopped: int
-    """The fold of the runner that was stopped."""
-    zombie: Service
     before: tuple[Any, list[KnownFold]]
-    """The stopped one's row and what clients are told is new, before its runner went on."""
+    """The stopped runner's fold and what clients are told is new, before its runner went on."""
     after: tuple[Any, list[KnownFold]]
     """The same when the late result was projected."""
     tables: tuple[Tables, Tables]
@@ -41,31 +40,35 @@ class Silence:
 def runners_that_fall_silent(stage: Stage) -> Silence:
     """Kill three of four runners two seconds apart and stop the fourth; a fifth takes over."""
     with stage.system("silence") as system:
-        services = [system.projector(), system.runner(queues="L"), *(system.runner(queues="H") for _ in FOLDS)]
+        services = [system.projector(), system.runner(queues="L"), *(system.runner(queues="H") for _ in range(4))]
         for service in services:
             service.await_ready()
-        system.request([LONG], LONG_SECONDS, Priority.LOW)
-        system.request(FOLDS, LONG_SECONDS)
         doomed = services[2:]
-        wait_until(lambda: all(system.started_by(runner) for runner in doomed), ENDED_SECONDS, "a fold each")
-        held = {system.started_by(runner)[0]: runner for runner in doomed}
-        system.runner(slots=5).await_ready()
-        (stopped, zombie), *killed = held.items()
+        system.request([LONG], LONG_SECONDS, Priority.LOW)
+        system.request([STOPPED], STOPPED_SECONDS)
+        wait_until(lambda: any(system.started_by(runner) for runner in doomed), ENDED_SECONDS, "the first start")
+        zombie = next(runner for runner in doomed if system.started_by(runner))
         zombie.send(signal.SIGSTOP)
+        doomed.remove(zombie)
+        system.request(KILLED, KILLED_SECONDS)
+        wait_until(lambda: all(system.started_by(runner) for runner in doomed), ENDED_SECONDS, "a fold each")
+        system.runner(slots=5).await_ready()
         killed_at = {}
-        for fold_id, runner in killed:
+        for runner in doomed:
+            (fold_id,) = system.started_by(runner)
             killed_at[fold_id] = runner.send(signal.SIGKILL)
             time.sleep(2)
-        wait_until(lambda: system.ended([*FOLDS, LONG]), ENDED_SECONDS, "every fold elsewhere")
+        wait_until(lambda: system.ended([STOPPED, LONG]), ENDED_SECONDS, "the end of both")
+        wait_until(lambda: all(system.deliveries(fold_id) == 2 for fold_id in KILLED), ENDED_SECONDS, "three losses")
         system.tables()
-        before = _shown(system, stopped)
+        before = _shown(system)
         zombie.send(signal.SIGCONT)
-        wait_until(lambda: system.seen(FoldTested, fold_id=stopped, pid=zombie.pid), ENDED_SECONDS, "the late result")
+        wait_until(lambda: system.seen(FoldTested, fold_id=STOPPED, pid=zombie.pid), ENDED_SECONDS, "the late result")
         tables = system.tables()
-        return Silence(system, killed_at, stopped, zombie, before, _shown(system, stopped), tables)
+        return Silence(system, killed_at, before, _shown(system), tables)
 
 
-def _shown(system: System, fold_id: int) -> tuple[Any, list[KnownFold]]:
+def _shown(system: System) -> tuple[Any, list[KnownFold]]:
     with contextlib.closing(connect(system.postgres_url)) as connection, connection.cursor() as cursor:
-        cursor.execute("select * from rm.fold where fold_id = %s", (fold_id,))
+        cursor.execute("select * from rm.fold where fold_id = %s", (STOPPED,))
         return cursor.fetchone(), new_folds(cursor, raw_data_id=None, limit=100)

@@ -28,7 +28,7 @@ from tests.faults.crashing import (
 from tests.faults.freezing import FOLDS as FROZEN_FOLDS
 from tests.faults.freezing import a_stopped_reaper_is_replaced, zygote_and_projector_stand_still
 from tests.faults.passing_over import BUSY, LOST, SHORT, WAITING, a_record_the_queue_has_lost
-from tests.faults.silence import LONG, runners_that_fall_silent
+from tests.faults.silence import LONG, STOPPED, runners_that_fall_silent
 from tests.faults.stage import Episode, R, Stage, looks_at
 from tests.faults.system import System
 from tests.histories import Tables
@@ -135,6 +135,7 @@ def test_a_dead_runner_is_noticed_and_its_fold_runs_elsewhere(
     for fold_id, at in silence.killed_at.items():
         (lost,) = silence.system.seen(FoldLost, fold_id=fold_id)
         again = [seen for seen in silence.system.seen(FoldStarted, fold_id=fold_id) if seen.event.delivery == 2]
+        assert len(again) == 1
         noticed, elsewhere = lost.at - at, again[0].at - at
         record_property(f"fold {fold_id}", f"noticed {noticed:.1f} s, elsewhere {elsewhere:.1f} s")
         assert noticed <= NOTICED_SECONDS
@@ -145,14 +146,14 @@ def test_a_dead_runner_is_noticed_and_its_fold_runs_elsewhere(
 def test_a_stopped_runner_that_goes_on_changes_nothing(played: Played[Any]) -> None:
     """Its fold has ended elsewhere: the late result is in the log, and in no row and no list."""
     silence = played(runners_that_fall_silent)
-    first, late = sorted(silence.system.seen(FoldTested, fold_id=silence.stopped), key=lambda seen: seen.at)
+    first, late = sorted(silence.system.seen(FoldTested, fold_id=STOPPED), key=lambda seen: seen.at)
     assert (first.event.delivery, late.event.delivery) == (2, 1)
     assert late.event.test_predictions != first.event.test_predictions
     assert silence.after == silence.before
-    assert silence.stopped in [fold.fold_id for fold in silence.after[1]]
+    assert STOPPED in [fold.fold_id for fold in silence.after[1]]
     actual, expected = silence.tables
     assert actual == expected
-    assert actual["fold"][silence.stopped]["test_predictions"].startswith(first.event.test_predictions.sha256)
+    assert actual["fold"][STOPPED]["test_predictions"].startswith(first.event.test_predictions.sha256)
 
 
 @looks_at(runners_that_fall_silent)
