@@ -116,6 +116,8 @@ class Supervised:
             assert code == -signal.SIGKILL, self.service.output.read_text()
             number = len(self.dead)
             self.dead.append((self._point(number), self.service.pid))
+            if self._stopping.is_set():
+                return
             self.service = self.start(self._point(number + 1))
             while not self.service.is_ready and self.service.process.poll() is None and not self._stopping.is_set():
                 time.sleep(POLL_SECONDS)
@@ -138,6 +140,7 @@ class System:
         self.dataset = submissions.dataset(self.blobs)
         self.log = KafkaLog(kafka)
         stack.callback(self.log.close)
+        self._supervised: list[Supervised] = []
         self._seen: list[Seen] = []
         self._closed = threading.Event()
         watching = threading.Thread(target=self._watch, daemon=True)
@@ -168,8 +171,13 @@ class System:
     def supervise(self, start: Callable[..., Service], *points: str, every: bool = False, **options: Any) -> Supervised:
         """Start a service that dies at each point in turn, or at one every time, and is started again."""
         supervised = Supervised(lambda point: start(crash_at=point, **options), list(points), every)
-        self._stack.callback(supervised.stop)
+        self._supervised.append(supervised)
         return supervised
+
+    def stop_supervising(self) -> None:
+        """Start nothing again from now on."""
+        for supervised in self._supervised:
+            supervised.stop()
 
     def request(self, fold_ids: Iterable[int], seconds: float, priority: Priority = Priority.HIGH) -> None:
         """Ask for folds that train for some seconds."""
@@ -256,7 +264,11 @@ def running_system(kafka: str, postgres_url: str, folder: Path) -> Iterator[Syst
     """Make an installation in a folder of its own."""
     folder.mkdir(parents=True)
     with ExitStack() as stack:
-        yield System(kafka, postgres_url, f"{folder.name}.", folder, stack)
+        system = System(kafka, postgres_url, f"{folder.name}.", folder, stack)
+        try:
+            yield system
+        finally:
+            system.stop_supervising()
 
 
 def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:

@@ -110,7 +110,8 @@ def test_a_reaper_killed_at_every_seam_takes_back_each_fold_once(played: Played[
     assert_ended_once(crashed.system, crashed.tables, crashed.fold_ids)
     for fold_id in crashed.fold_ids:
         assert len({seen.event_id for seen in crashed.system.seen(FoldRequested, fold_id=fold_id)}) == 2
-        assert len({seen.event_id for seen in crashed.system.seen(FoldLost, fold_id=fold_id)}) == 1
+        # None, where the next delivery began before its reaper was back to tell of the loss.
+        assert len({seen.event_id for seen in crashed.system.seen(FoldLost, fold_id=fold_id)}) <= 1
 
 
 @looks_at(a_fold_that_kills_its_runner)
