@@ -129,6 +129,20 @@ def test_the_work_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.Mon
         assert bench.sandbox == whole
 
 
+def test_a_zygote_that_stands_still_is_replaced(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would never fork again, and every fold after it would be called lost."""
+    monkeypatch.setattr("services.runner.execution.box.START_SECONDS", 1.0)
+    dataset = table(bench)
+    stopped = [process for process in programs("entry") if process.name() == "datarun-zygote"]
+    for process in stopped:
+        process.suspend()
+    assert_runs(bench, dataset)
+    assert_runs(bench, dataset)
+    assert_runs(bench, dataset)
+    assert stopped
+    assert not any(process.is_running() for process in stopped)
+
+
 def test_a_zygote_killed_between_folds_costs_nothing(bench: Workbench) -> None:
     """Nobody notices a zygote that dies while nothing runs."""
     dataset = table(bench)

@@ -33,6 +33,10 @@ class Ended(Exception):
         self.usage = usage
 
 
+class ZygoteSilent(ExecutionUnavailable):
+    """The zygote lives and does not answer."""
+
+
 class TimedOut(Exception):
     """A child did not answer before its deadline."""
 
@@ -128,7 +132,7 @@ class Box:
         try:
             received = wire.receive(self._report)
         except TimeoutError as error:
-            raise ExecutionUnavailable("the zygote does not answer") from error
+            raise ZygoteSilent from error
         if received is None:
             raise ExecutionUnavailable("the zygote died")
         return received

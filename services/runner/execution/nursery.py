@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from datarun.events import Runtime, Sandbox
 from services.runner.execution import programs
-from services.runner.execution.box import Box
+from services.runner.execution.box import Box, ZygoteSilent
 from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.wire import Message
 from services.runner.execution.outcomes import ExecutionUnavailable, Limits, SandboxRefused
@@ -68,14 +68,23 @@ class Nursery:
         with self._lock:
             self._revive()
             self._breed(1)
-            box = self._children.popleft()
+            box, zygote = self._children.popleft(), self._zygote
             box.sandbox, box.runtime = self._sandbox, self._runtime
         try:
             box.wait_ready()
-        except BaseException:
+        except BaseException as error:
             box.close()
+            if isinstance(error, ZygoteSilent):
+                self._replace(zygote)
             raise
         return box
+
+    def _replace(self, zygote: tuple[subprocess.Popen[bytes], socket.socket] | None) -> None:
+        """End a zygote that stands still, with all it has forked, unless somebody else has."""
+        with self._lock:
+            if self._zygote is zygote:
+                logger.warning("zygote replaced", reason="it does not answer")
+                self._discard()
 
     def replenish(self) -> None:
         """Have as many children wait as there are spare ones to be; does not wait for them."""
