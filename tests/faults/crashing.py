@@ -47,6 +47,15 @@ class Crashed:
         """When the last of those that died was ready again."""
         return max(one.restarted_at for one in self.supervised.values())
 
+    def unharmed_since(self, fold_id: int) -> float:
+        """When the last of the dead that may have held a fold was ready again; one died before it said which."""
+        return max(
+            one.restarted_at
+            for point, one in self.supervised.items()
+            if point == RUNNER_POINTS[0]
+            or any(self.system.seen(FoldStarted, fold_id=fold_id, pid=pid) for _, pid in one.dead)
+        )
+
 
 def runners_killed_at_every_seam(stage: Stage) -> Crashed:
     """Have a runner die at each point while folds and splits keep coming, and be started again."""
