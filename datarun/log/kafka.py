@@ -13,12 +13,14 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaTopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from datarun.errors import LogUnavailable
 from datarun.log import Position, Record, StoredRecord, TopicPartition
 
 READ_BATCH = 2000
 CLOSE_SECONDS = 10.0
+ASK_SECONDS = 10.0
 
 
 def producer_config(bootstrap: str, *, delivery_timeout_seconds: float = 30.0) -> dict[str, Any]:
@@ -47,6 +49,8 @@ class KafkaLog:
         self._events = Producer(config)
         # A share fetch takes whole batches, so a queue's records travel one a batch.
         self._queues = Producer({**config, "batch.num.messages": 1})
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, "reconnect.backoff.max.ms": 1000})
+        self._counts: dict[str, int] = {}
         self._closing = threading.Event()
         self._pollers = [
             threading.Thread(target=self._poll, args=(producer,), daemon=True, name="kafka-producer")
@@ -92,19 +96,19 @@ class KafkaLog:
 
     def end_offsets(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         """Return, for every partition of the topics, the offset the next record will get."""
-        consumer = self._reader()
         try:
-            ends = {}
-            for topic in topics:
-                metadata = consumer.list_topics(topic, timeout=10).topics[topic]
-                for partition in metadata.partitions:
-                    _, high = consumer.get_watermark_offsets(KafkaTopicPartition(topic, partition), timeout=10)
-                    ends[TopicPartition(topic, partition)] = high
+            wanted = [KafkaTopicPartition(topic, n) for topic in topics for n in range(self._partitions_of(topic))]
+            latest: Any = dict.fromkeys(wanted, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+            answers = self._admin.list_offsets(latest, request_timeout=ASK_SECONDS) if latest else {}
+            return {TopicPartition(tp.topic, tp.partition): found.result().offset for tp, found in answers.items()}
         except KafkaException as error:
             raise LogUnavailable(str(error)) from error
-        finally:
-            consumer.close()
-        return ends
+
+    def _partitions_of(self, topic: str) -> int:
+        """Return how many partitions a topic has: that never changes, and asking for each costs a round trip."""
+        if not self._counts.get(topic):
+            self._counts[topic] = len(self._admin.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions)
+        return self._counts[topic]
 
     def close(self) -> None:
         """Send what is unsent, for ten seconds at the most, and let go."""
