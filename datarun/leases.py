@@ -18,8 +18,9 @@ LEASE_SECONDS = 10.0
 """How long a runner may be silent; it speaks every two seconds."""
 HEARTBEATS_WITHOUT = 2
 """So many heartbeats younger than a run must not name it before it counts as dropped; one may have been under way."""
-LONGEST_LOOK_AWAY_SECONDS = 3.0
-"""Who has not looked for longer may have been cut off from the log just as well as the runners."""
+LONGEST_LOOK_AWAY_SECONDS = 7.0
+"""Who has not looked for longer may have been cut off from the log just as well as the runners; with the two seconds
+between heartbeats it is less than a lease."""
 
 
 PATIENCE_SECONDS = 60.0
@@ -59,15 +60,21 @@ class Leases:
         self._heard.clear()
         self._seen_at.clear()
 
-    def lost(self, runs: Iterable[Run], runners: Mapping[str, Runner], *, now: float) -> list[Run]:
-        """Return the runs that are lost at `now` (monotonic seconds), given every runner's newest heartbeat."""
+    def lost(
+        self, runs: Iterable[Run], runners: Mapping[str, Runner], *, now: float, as_of: float | None = None
+    ) -> list[Run]:
+        """Return the runs that are lost, given every runner's newest heartbeat as it was read at `now`.
+
+        Heartbeats that were sent after `as_of` may be missing: silence lasts until then. Both are monotonic seconds.
+        """
         if now - self._looked_at > LONGEST_LOOK_AWAY_SECONDS:
             self.restart()
         self._looked_at = now
+        until = now if as_of is None else as_of
         present = frozenset(runs)
         self._listen({run.runner_id for run in present}, runners, now)
         self._seen_at = {run: self._seen_at.get(run, _sequence(runners.get(run.runner_id))) for run in present}
-        return sorted(run for run in present if self._silent(run, now) or self._dropped(run, runners))
+        return sorted(run for run in present if self._silent(run, until) or self._dropped(run, runners))
 
     def _listen(self, runner_ids: Iterable[str], runners: Mapping[str, Runner], now: float) -> None:
         heard: dict[str, tuple[int, float]] = {}
@@ -77,9 +84,9 @@ class Leases:
             heard[runner_id] = before if before is not None and before[0] == sequence else (sequence, now)
         self._heard = heard
 
-    def _silent(self, run: Run, now: float) -> bool:
+    def _silent(self, run: Run, until: float) -> bool:
         _, since = self._heard[run.runner_id]
-        return now - since >= self._lease_seconds
+        return until - since >= self._lease_seconds
 
     def _dropped(self, run: Run, runners: Mapping[str, Runner]) -> bool:
         runner = runners.get(run.runner_id)

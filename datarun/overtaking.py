@@ -45,7 +45,7 @@ class _Missed(NamedTuple):
 
 
 class Overtaking:
-    """Counts misses; `restart` it whenever starts could have gone unseen."""
+    """Counts misses; `restart` it whenever the log was away."""
 
     def __init__(self, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._apart_ms = patience_seconds * 1000 / (MISSES - 1)

@@ -29,7 +29,8 @@ from datarun.topics import DATA_REQUESTS, FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_
 from services.projector.running import Held, ReadModel
 
 APPEND_SECONDS = 15.0
-CATCH_UP_SECONDS = 1.0
+CATCH_UP_SECONDS = 2.5
+"""Two of them are less than the leases' longest look away."""
 POLL_SECONDS = 0.02
 
 _WATCHED = (FOLD_EVENTS, RUNNER_STATUS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW)
@@ -65,17 +66,20 @@ class Reaper:
         self._overtaking.restart()
 
     def tick(self, read_model: ReadModel) -> list[Run]:
-        """Take back what is lost and return it; does nothing while the read model may lag behind the log."""
+        """Take back what is lost and return it; decides nothing while the read model lags behind the log."""
         if not read_model.held():
             self._leases.restart()
             return []
-        # In this order: a result appended before the heartbeat that no longer names its fold is projected by now.
+        # Every heartbeat from before `as_of` is projected when they are read, and every result from before these is
+        # when it is asked who holds what.
+        as_of = self._clock()
+        if not self._catches_up(read_model, self._ends()):
+            return []
         runners, heard_at = read_model.runners(), self._clock()
         if not self._catches_up(read_model, self._ends()):
-            self._leases.restart()
             return []
         held = read_model.held()
-        lost = self._leases.lost(held, runners, now=heard_at)
+        lost = self._leases.lost(held, runners, now=heard_at, as_of=as_of)
         self._reaped &= held.keys()
         fresh = [run for run in lost if run not in self._reaped]
         for run in fresh:
@@ -102,7 +106,6 @@ class Reaper:
         # In this order: what was begun before the last chance is projected, and waits no more, by now.
         chances = read_model.chances()
         if not self._catches_up(read_model, self._ends()):
-            self._overtaking.restart()
             return []
         waiting = read_model.waiting()
         overtaken = self._overtaking.overtaken(waiting, chances)

@@ -15,7 +15,7 @@ from tests.faults.stage import ENDED_SECONDS, Stage
 from tests.faults.system import System, wait_until
 from tests.histories import Tables
 
-KILLED, STOPPED, LONG = (1, 2, 3), 4, 5
+KILLED, STOPPED, LONG, AFTERWARDS = (1, 2, 3), 4, 5, 6
 KILLED_SECONDS = 100
 """Long enough for every process to start meanwhile; nobody waits for their end."""
 STOPPED_SECONDS = 3
@@ -52,7 +52,7 @@ def runners_that_fall_silent(stage: Stage) -> Silence:
         doomed.remove(zombie)
         system.request(KILLED, KILLED_SECONDS)
         wait_until(lambda: all(system.started_by(runner) for runner in doomed), ENDED_SECONDS, "a fold each")
-        system.runner(slots=5).await_ready()
+        survivor = system.runner(slots=5).await_ready()
         killed_at = {}
         for runner in doomed:
             (fold_id,) = system.started_by(runner)
@@ -65,7 +65,11 @@ def runners_that_fall_silent(stage: Stage) -> Silence:
         zombie.send(signal.SIGCONT)
         wait_until(lambda: system.seen(FoldTested, fold_id=STOPPED, pid=zombie.pid), ENDED_SECONDS, "the late result")
         tables = system.tables()
-        return Silence(system, killed_at, before, _shown(system), tables)
+        after = _shown(system)
+        survivor.end()
+        system.request([AFTERWARDS], 0)
+        wait_until(lambda: system.ended([AFTERWARDS]), ENDED_SECONDS, "a fold of the runner that was stopped")
+        return Silence(system, killed_at, before, after, tables)
 
 
 def _shown(system: System) -> tuple[Any, list[KnownFold]]:

@@ -29,7 +29,7 @@ from tests.faults.crashing import (
 from tests.faults.freezing import FOLDS as FROZEN_FOLDS
 from tests.faults.freezing import a_stopped_reaper_is_replaced, zygote_and_projector_stand_still
 from tests.faults.passing_over import BUSY, LOST, SHORT, WAITING, a_record_the_queue_has_lost
-from tests.faults.silence import LONG, STOPPED, runners_that_fall_silent
+from tests.faults.silence import AFTERWARDS, LONG, STOPPED, runners_that_fall_silent
 from tests.faults.stage import Episode, R, Stage, looks_at
 from tests.faults.system import System
 from tests.histories import Tables
@@ -154,6 +154,14 @@ def test_a_stopped_runner_that_goes_on_changes_nothing(played: Played[Any]) -> N
     actual, expected = silence.tables
     assert actual == expected
     assert actual["fold"][STOPPED]["test_predictions"].startswith(first.event.test_predictions.sha256)
+
+
+@looks_at(runners_that_fall_silent)
+def test_a_stopped_runner_that_goes_on_works_again(played: Played[Any]) -> None:
+    """Its share session has lapsed meanwhile; it takes the next fold as if it were new."""
+    silence = played(runners_that_fall_silent)
+    stopped = silence.system.seen(FoldStarted, fold_id=STOPPED)[0].event.runner_id
+    assert [seen.event.runner_id for seen in silence.system.seen(FoldTested, fold_id=AFTERWARDS)] == [stopped]
 
 
 @looks_at(runners_that_fall_silent)

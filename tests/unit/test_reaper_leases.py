@@ -81,3 +81,11 @@ def test_looking_away_for_long_is_a_restart() -> None:
     _watch(leases, range(9), runner=_says(3, RUN))
     assert _watch(leases, [60], runner=_says(3, RUN)) == []
     assert _watch(leases, range(61, 71), runner=_says(3, RUN)) == [RUN]
+
+
+def test_silence_lasts_until_what_is_surely_known() -> None:
+    """Heartbeats sent after that may be under way: a projection that lags by six seconds takes six seconds longer."""
+    leases, lost = Leases(), {}
+    for now in range(20):
+        lost[now] = leases.lost([RUN], {"runner-1": _says(3, RUN)}, now=float(now), as_of=now - 6.0)
+    assert [now for now, runs in lost.items() if runs] == [16, 17, 18, 19]
