@@ -8,14 +8,18 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from datarun.errors import BlobCorrupt, BlobMissing
+from datarun.errors import BlobCorrupt, BlobMissing, BlobsUnavailable
 from datarun.events import Blob
+from datarun.incoming import Incoming, sweep
 
 OCTETS = "application/octet-stream"
+CHUNK_BYTES = 1 << 20
 
 
 class BlobStore(Protocol):
@@ -30,7 +34,27 @@ class BlobStore(Protocol):
         ...
 
 
-def open_blobs(url: str) -> BlobStore:
+class StreamedBlobs(BlobStore, Protocol):
+    """Blobs that are moved piece by piece, for who hands them on; pieces are not verified, who gets them does that."""
+
+    def size(self, sha256: str) -> int | None:
+        """Return how many bytes a blob has, None for one that is not there; raises BlobsUnavailable."""
+        ...
+
+    def read(self, sha256: str, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the bytes from start to before stop; raises BlobMissing or BlobsUnavailable."""
+        ...
+
+    def receive(self) -> Incoming:
+        """Open a place for bytes on their way in; the caller closes it. Raises OSError."""
+        ...
+
+    def keep(self, incoming: Incoming) -> bool:
+        """Store what has come durably under its sha256; False when that was known. Raises OSError."""
+        ...
+
+
+def open_blobs(url: str) -> StreamedBlobs:
     """Open the store a URL names: file:///folder (or a plain path), or an object store."""
     parts = urlsplit(url)
     if parts.scheme in ("", "file"):
@@ -72,6 +96,43 @@ class LocalBlobs:
             message = f"blob {blob.sha256} is not in {self._folder}"
             raise BlobMissing(message) from error
         return verified(content, blob)
+
+    def size(self, sha256: str) -> int | None:
+        """Return how many bytes a blob has, None for one that is not there."""
+        try:
+            return (self._folder / _key(sha256)).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def read(self, sha256: str, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the bytes from start to before stop; raises BlobMissing."""
+        try:
+            file = (self._folder / _key(sha256)).open("rb")
+        except FileNotFoundError as error:
+            raise BlobMissing(f"blob {sha256} is not in {self._folder}") from error
+        with file:
+            file.seek(start)
+            while start < stop and (chunk := file.read(min(CHUNK_BYTES, stop - start))):
+                start += len(chunk)
+                yield chunk
+
+    def receive(self) -> Incoming:
+        """Open a place for bytes on their way in, on the same file system; raises OSError."""
+        folder = self._folder / "incoming"
+        _make_folder(folder)
+        sweep(folder)
+        return Incoming(folder)
+
+    def keep(self, incoming: Incoming) -> bool:
+        """Store what has come durably under its sha256; False when that was known. Raises OSError."""
+        path = self._folder / _key(incoming.sha256)
+        is_known = self.size(incoming.sha256) == incoming.size
+        incoming.sync()
+        _make_folder(path.parent)
+        # Also over a known one: these bytes are verified, those in its place may have decayed.
+        incoming.path.replace(path)
+        _sync_folder(path.parent)
+        return not is_known
 
     def path(self, blob: Blob) -> Path:
         """Return where a blob's file is."""
@@ -120,21 +181,58 @@ class ObjectBlobs:
         self._store = from_url(url)
 
     def put(self, content: bytes | memoryview, *, media_type: str = OCTETS) -> Blob:
-        """Store bytes durably and return what an event may say of them."""
+        """Store bytes durably and return what an event may say of them; raises BlobsUnavailable."""
         from obstore.exceptions import AlreadyExistsError  # noqa: PLC0415
 
         blob = Blob(sha256=hashlib.sha256(content).hexdigest(), size=len(content), media_type=media_type)
-        try:
+        with self._answering(), suppress(AlreadyExistsError):
             self._store.put(_key(blob.sha256), bytes(content), mode="create")
-        except AlreadyExistsError:
-            return blob
         return blob
 
     def get(self, blob: Blob) -> bytes:
-        """Return the bytes of a blob; raises BlobMissing or BlobCorrupt."""
-        try:
+        """Return the bytes of a blob; raises BlobMissing, BlobCorrupt or BlobsUnavailable."""
+        with self._answering():
             content = bytes(self._store.get(_key(blob.sha256)).bytes())
-        except FileNotFoundError as error:
-            message = f"blob {blob.sha256} is not in {self._url}"
-            raise BlobMissing(message) from error
         return verified(content, blob)
+
+    def size(self, sha256: str) -> int | None:
+        """Return how many bytes a blob has, None for one that is not there; raises BlobsUnavailable."""
+        try:
+            with self._answering():
+                return self._store.head(_key(sha256))["size"]
+        except BlobMissing:
+            return None
+
+    def read(self, sha256: str, start: int, stop: int) -> Iterator[bytes]:
+        """Yield the bytes from start to before stop; raises BlobMissing or BlobsUnavailable."""
+        if start >= stop:
+            return
+        with self._answering():
+            found = self._store.get(_key(sha256), options={"range": (start, stop)})
+            for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
+                yield bytes(chunk)
+
+    def receive(self) -> Incoming:
+        """Open a place for bytes on their way in, on this machine; raises OSError."""
+        return Incoming(Path(tempfile.gettempdir()))
+
+    def keep(self, incoming: Incoming) -> bool:
+        """Store what has come durably under its sha256; False when that was known. Raises BlobsUnavailable."""
+        if self.size(incoming.sha256) == incoming.size:
+            return False
+        incoming.sync()
+        with self._answering():
+            # Piece by piece where it is large; it replaces at most its equal.
+            self._store.put(_key(incoming.sha256), incoming.path)
+        return True
+
+    @contextmanager
+    def _answering(self) -> Iterator[None]:
+        from obstore.exceptions import BaseError  # noqa: PLC0415
+
+        try:
+            yield
+        except FileNotFoundError as error:
+            raise BlobMissing(f"a blob is not in {self._url}: {error}") from error
+        except BaseError as error:
+            raise BlobsUnavailable(f"the store at {self._url} does not answer: {error}") from error

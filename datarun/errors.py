@@ -70,6 +70,10 @@ class BlobMissing(Retryable):
     """A blob that an event names is not in the store."""
 
 
+class BlobsUnavailable(Retryable):
+    """The blob store did not answer."""
+
+
 class BlobCorrupt(DatarunError):
     """A blob's bytes do not have the sha256 they are stored under."""
 

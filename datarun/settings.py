@@ -21,8 +21,9 @@ class _Environment(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DATARUN_", extra="ignore")
     kafka: str | None = None
     postgres_url: str | None = None
-    blobs: str | None = None
+    blobs_url: str | None = Field(default=None, validation_alias="DATARUN_BLOBS")
     topic_prefix: str | None = None
+    max_blob_mib: int | None = None
     gateway_url: str | None = None
     token_file: Path | None = None
     log_level: str | None = None
@@ -35,8 +36,9 @@ class Settings(BaseModel):
     directory: Path = DEFAULT_DIR
     kafka: str
     postgres_url: str | None = None
-    blobs: str
+    blobs_url: str | None = None
     topic_prefix: str = Field(default=DEFAULT_PREFIX, max_length=60)
+    max_blob_mib: int = Field(default=2048, ge=1)
     gateway_url: str | None = None
     token: SecretStr | None = None
     log_level: str = "info"
@@ -53,6 +55,13 @@ class Settings(BaseModel):
             raise DatarunError("no Postgres given: pass --postgres URL, or --dir of a running `datarun up`")
         return self.postgres_url
 
+    @property
+    def blobs(self) -> str:
+        """The blob store's URL; raises DatarunError for a process that was given none."""
+        if self.blobs_url is None:
+            raise DatarunError("no blobs given: pass --blobs URL, or --dir of a running `datarun up`")
+        return self.blobs_url
+
 
 def load_settings(directory: Path = DEFAULT_DIR, **options: Any) -> Settings:
     """Return the settings; an option that is None was not given. Raises DatarunError that says what is missing."""
@@ -60,10 +69,8 @@ def load_settings(directory: Path = DEFAULT_DIR, **options: Any) -> Settings:
     from_environment = _Environment().model_dump(exclude_none=True)
     given = {name: value for name, value in options.items() if value is not None}
     merged = from_folder | from_environment | given
-    for name, option in (("kafka", "--kafka"), ("blobs", "--blobs")):
-        if name not in merged:
-            message = f"no {name} given: start `datarun up` in this folder, name its --dir, or pass {option}"
-            raise DatarunError(message)
+    if "kafka" not in merged:
+        raise DatarunError("no kafka given: start `datarun up` in this folder, name its --dir, or pass --kafka")
     token_file = merged.pop("token_file", None)
     if token_file is not None:
         merged["token"] = _read_secret(token_file)
@@ -76,7 +83,7 @@ def _connection(directory: Path) -> dict[str, str]:
     if not (directory / FILE_NAME).is_file():
         return {}
     connection = Connection.load(directory)
-    found = {"kafka": connection.kafka, "postgres_url": connection.postgres_url, "blobs": connection.blobs}
+    found = {"kafka": connection.kafka, "postgres_url": connection.postgres_url, "blobs_url": connection.blobs}
     if connection.runner_token:
         found |= {"gateway_url": connection.gateway_url, "token": connection.runner_token}
     return found

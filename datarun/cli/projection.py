@@ -49,8 +49,7 @@ def rebuild(
 
     if schema == LIVE:
         raise typer.BadParameter("that is the live read model; build beside it", param_hint="--schema")
-    # A rebuild moves no bytes; only the settings' reader asks for a place.
-    settings = load_settings(folder, kafka=kafka, postgres_url=postgres, topic_prefix=topic_prefix, blobs="unused:")
+    settings = load_settings(folder, kafka=kafka, postgres_url=postgres, topic_prefix=topic_prefix)
     ground = Ground(partial(KafkaLog, settings.kafka), partial(connect, settings.postgres), settings.catalogue, schema)
     console = Console()
     with _bar(console) as bar:

@@ -61,12 +61,20 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     postgres: Annotated[str | None, typer.Option(help="URL of the database.")] = None,
     blobs: Annotated[str | None, typer.Option(help="URL of the blob store.")] = None,
     topic_prefix: Annotated[str | None, typer.Option(help="Prefix of the topics' names.")] = None,
+    max_blob_mib: Annotated[int | None, typer.Option(min=1, help="MiB a runner may send as one blob.")] = None,
 ) -> None:
     """Run a gateway in the foreground."""
     configure_logging("gateway")
     try:
-        settings = load_settings(directory, kafka=kafka, postgres_url=postgres, blobs=blobs, topic_prefix=topic_prefix)
-        _ = settings.postgres
+        settings = load_settings(
+            directory,
+            kafka=kafka,
+            postgres_url=postgres,
+            blobs_url=blobs,
+            topic_prefix=topic_prefix,
+            max_blob_mib=max_blob_mib,
+        )
+        _ = settings.postgres, settings.blobs
         event_log = KafkaLog(settings.kafka, delivery_timeout_seconds=SEND_SECONDS)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, event_log, host=host, port=port))

@@ -15,9 +15,10 @@ from psycopg2.extensions import cursor as Cursor
 
 from datarun import tokens
 from datarun.blobs import open_blobs
-from datarun.errors import DatabaseUnavailable
+from datarun.errors import BlobsUnavailable, DatabaseUnavailable
 from datarun.log import EventLog
 from datarun.settings import Settings
+from services.ingest import blobs as blob_routes
 from services.ingest import datasets, folds, health, predictions
 from services.ingest.answers import UNDER_WAY, refusal_answer
 from services.ingest.arrays import Arrays
@@ -40,6 +41,7 @@ def make_app(settings: Settings, event_log: EventLog) -> web.Application:
     app = web.Application(middlewares=[answer_refusals, admit])
     app.cleanup_ctx.append(_parts(settings, event_log))
     app.add_routes([web.get("/healthz", health.healthz), web.get("/readyz", health.readyz)])
+    app.add_routes([web.route(method, blob_routes.PATH, handler) for method, handler in blob_routes.METHODS.items()])
     for path, methods in LEGACY.items():
         # The 2016 service redirected a path without its slash, which loses a POST; both are served.
         for variant in (path, path.removesuffix("/")):
@@ -58,7 +60,7 @@ LEGACY: dict[str, dict[str, Handler]] = {
     "testpredictions/new/": {"POST": predictions.fetch_new},
 }
 """The routes of the 2016 interface, below /runapp/."""
-ROLES = {"/runapp/": ("admin", "organiser", "participant")}
+ROLES = {"/runapp/": ("admin", "organiser", "participant"), "/blobs/": ("admin", "runner")}
 """Who may use which paths; what is not below one of them is for all."""
 
 
@@ -69,7 +71,7 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
         return await _cut_if_it_fails(request, handler)
     except Refusal as refusal:
         return refusal_answer(refusal)
-    except DatabaseUnavailable as error:
+    except (DatabaseUnavailable, BlobsUnavailable) as error:
         log.warning("request.not_recordable", path=request.path, reason=str(error))
         return refusal_answer(not_recordable())
     except web.HTTPException as error:
@@ -134,6 +136,7 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             kafka=settings.kafka,
             database=database,
             blobs=blobs,
+            max_blob_bytes=settings.max_blob_mib << 20,
             arrays=Arrays(blobs),
             relay=relay,
             projected=projected,

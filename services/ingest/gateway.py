@@ -13,7 +13,7 @@ import structlog
 from aiohttp import web
 from psycopg2.extensions import cursor as Cursor
 
-from datarun.blobs import BlobStore
+from datarun.blobs import StreamedBlobs
 from datarun.crashes import crash_point
 from datarun.envelope import Context, encode, now
 from datarun.events import Event
@@ -45,7 +45,8 @@ class Gateway:
     catalogue: Catalogue
     kafka: str
     database: Database
-    blobs: BlobStore
+    blobs: StreamedBlobs
+    max_blob_bytes: int
     arrays: Arrays
     relay: Relay
     projected: Projected

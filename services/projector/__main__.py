@@ -37,12 +37,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         settings = load_settings(
-            options.dir,
-            kafka=options.kafka,
-            postgres_url=options.postgres,
-            topic_prefix=options.topic_prefix,
-            # A projector moves no bytes; only the settings' reader asks for a place.
-            blobs="unused:",
+            options.dir, kafka=options.kafka, postgres_url=options.postgres, topic_prefix=options.topic_prefix
         )
         url = settings.postgres
     except DatarunError as error:

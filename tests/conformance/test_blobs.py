@@ -1,12 +1,14 @@
 """One suite for every blob store."""
 
+import hashlib
 import os
 import threading
+import time
 
 import pytest
 
 from datarun.blobs import LocalBlobs, ObjectBlobs, open_blobs
-from datarun.errors import BlobCorrupt, BlobMissing
+from datarun.errors import BlobCorrupt, BlobMissing, BlobsUnavailable
 from datarun.events import Blob
 
 
@@ -84,3 +86,67 @@ def test_a_url_opens_its_store(tmp_path):
     assert isinstance(open_blobs(str(tmp_path)), LocalBlobs)
     assert isinstance(open_blobs(tmp_path.as_uri()), LocalBlobs)
     assert isinstance(open_blobs("memory:///"), ObjectBlobs)
+
+
+def receive(store, *chunks):
+    """Let chunks come in, and keep them; returns their sha256 and whether they were new."""
+    with store.receive() as incoming:
+        for chunk in chunks:
+            incoming.write(chunk)
+        return incoming.sha256, store.keep(incoming)
+
+
+def test_what_comes_in_pieces_is_a_blob_like_any_other(store):
+    """Its sha256 is that of the whole, and the second time it is known."""
+    whole = hashlib.sha256(b"hello").hexdigest()
+    assert receive(store, b"hel", b"lo") == (whole, True)
+    assert receive(store, b"hello") == (whole, False)
+    assert store.get(Blob(sha256=whole, size=5)) == b"hello"
+    assert receive(store) == (hashlib.sha256(b"").hexdigest(), True)
+
+
+def test_any_part_of_a_blob_can_be_read(store):
+    """Parts put together are the whole, the empty part is empty."""
+    content = os.urandom(3_000_000)
+    sha256 = store.put(content).sha256
+    assert store.size(sha256) == len(content)
+    for start, stop in ((0, len(content)), (1, 2), (17, 2_500_000), (5, 5)):
+        assert b"".join(store.read(sha256, start, stop)) == content[start:stop]
+
+
+def test_what_is_not_there_has_no_size_and_cannot_be_read(store):
+    """A size tells whether a blob is known."""
+    assert store.size("ab" * 32) is None
+    with pytest.raises(BlobMissing):
+        list(store.read("ab" * 32, 0, 1))
+
+
+def test_what_is_not_kept_leaves_nothing(tmp_path):
+    """Neither a blob nor a file aside; what a killed process left goes after a day."""
+    store = LocalBlobs(tmp_path)
+    with store.receive() as incoming:
+        incoming.write(b"half")
+        left = incoming.path
+        assert left.exists()
+    old = left.with_name(left.name + "old")
+    old.write_bytes(b"left behind")
+    os.utime(old, (time.time() - 90_000,) * 2)
+    store.receive().close()
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_decayed_blob_is_healed_by_whoever_brings_it_again(tmp_path):
+    """The bytes that came in are verified, those in the store may not be."""
+    store = LocalBlobs(tmp_path)
+    blob = store.put(b"right")
+    store.path(blob).write_bytes(b"wrong")
+    assert receive(store, b"right") == (blob.sha256, False)
+    assert store.get(blob) == b"right"
+
+
+def test_a_store_that_does_not_answer_says_so():
+    """It is tried again later: nothing is said to be missing."""
+    store = ObjectBlobs("http://127.0.0.1:9/bucket")
+    for attempt in (lambda: store.get(Blob(sha256="ab" * 32, size=1)), lambda: store.size("ab" * 32)):
+        with pytest.raises(BlobsUnavailable):
+            attempt()
