@@ -18,9 +18,10 @@ import structlog
 import typer
 
 from datarun import notify
-from datarun.blobs import open_blobs
 from datarun.errors import DatarunError
 from datarun.events import RunnerHeartbeat, Sandbox
+from datarun.gateway_client import GatewayRefused
+from datarun.http_blobs import HttpBlobs, blobs_of
 from datarun.log.kafka import KafkaLog
 from datarun.log.queue import KafkaWorkQueue
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
@@ -48,6 +49,7 @@ class Options:
     limits: Limits
     grace_seconds: float
     sandbox_min: int
+    blob_cache_mib: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +71,10 @@ def parse_queues(text: str) -> tuple[str, ...]:
 
 def run(settings: Settings, options: Options) -> None:
     """Run until SIGTERM or SIGINT; running folds get the grace to finish."""
-    blobs = open_blobs(settings.blobs)
     work_folder = settings.directory / "runner"
+    blobs = blobs_of(settings, cache_folder=settings.directory / "blob-cache", cache_mib=options.blob_cache_mib)
+    if isinstance(blobs, HttpBlobs):
+        blobs.check()
     plans = at_least(options.sandbox_min)
     executor = Executor(blobs=blobs, limits=options.limits, slots=options.slots, work_folder=work_folder, plans=plans)
     event_log = KafkaLog(settings.kafka)
@@ -136,7 +140,9 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     *,
     directory: Annotated[Path, typer.Option("--dir", help="Folder of a running `datarun up`.")] = DEFAULT_DIR,
     kafka: Annotated[str | None, typer.Option(help="Kafka's host:port.")] = None,
-    blobs: Annotated[str | None, typer.Option(help="URL of the blob store.")] = None,
+    blobs: Annotated[str | None, typer.Option(help="URL of the blob store; without one, the gateway's.")] = None,
+    gateway: Annotated[str | None, typer.Option(help="URL of the gateway.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File with this runner's token.")] = None,
     topic_prefix: Annotated[str | None, typer.Option(help="Prefix of the topics' names.")] = None,
     queues: Annotated[str, typer.Option(help="Queues to take work from.")] = "H,L,data",
     slots: Annotated[int, typer.Option(min=1, max=256, help="Works at once; default: cores.")] = os.cpu_count() or 1,
@@ -147,15 +153,26 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
         int,
         typer.Option(min=0, max=4, envvar="DATARUN_SANDBOX_MIN", help="Sandbox level below which not to start."),
     ] = ISOLATED,
+    blob_cache_mib: Annotated[int, typer.Option(min=0, help="MiB of blobs to keep that came from the gateway.")] = 4096,
 ) -> None:
     """Run a runner in the foreground."""
     configure_logging("runner")
     try:
-        settings = load_settings(directory, kafka=kafka, blobs=blobs, topic_prefix=topic_prefix)
+        settings = load_settings(
+            directory,
+            kafka=kafka,
+            blobs_url=blobs,
+            gateway_url=gateway,
+            token_file=token_file,
+            topic_prefix=topic_prefix,
+        )
         limits = Limits(hard_seconds=hard_limit, memory_mib=memory)
-        run(settings, Options(parse_queues(queues), slots, limits, grace, sandbox_min))
+        run(settings, Options(parse_queues(queues), slots, limits, grace, sandbox_min, blob_cache_mib))
     except SandboxRefused as error:
         typer.echo(f"datarun runner: no sandbox of level {sandbox_min}: {error}; {remedy(sandbox_min)}", err=True)
+        sys.exit(CONFIGURATION_ERROR)
+    except GatewayRefused as error:
+        typer.echo(f"datarun runner: {error}; make a token with `datarun token add NAME --role runner`", err=True)
         sys.exit(CONFIGURATION_ERROR)
     except DatarunError as error:
         typer.echo(f"datarun runner: {error}", err=True)
