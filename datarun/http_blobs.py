@@ -137,7 +137,9 @@ class HttpBlobs:
             raise
         expected = f"bytes {start}-{blob.size - 1}/{blob.size}"
         if answer.status_code == _PARTIAL and answer.headers.get("Content-Range") != expected:
-            raise BlobCorrupt(f"blob {blob.sha256} has another size at the gateway than {blob.size} bytes")
+            # Also where an answer is cut among its headers.
+            answer.close()
+            raise GatewayUnavailable(f"the gateway did not send {expected} of blob {blob.sha256}")
         return answer
 
     def _put(self, blob: Blob, content: bytes | memoryview) -> None:

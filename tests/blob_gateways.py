@@ -1,4 +1,4 @@
-"""A real gateway for blobs alone, and a wire to it that can be cut, as tests of runners on other hosts need them."""
+"""A real gateway, for blobs alone, and a wire to it that can be cut, as tests of runners on other hosts need them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,10 @@ from datarun.gateway_client import GatewayClient
 from datarun.http_blobs import HttpBlobs
 from tests.gateways import running_gateway
 
-NOWHERE = "127.0.0.1:9"
-
 
 @dataclass
 class BlobGateway:
-    """A gateway whose broker is away, its blob folder, and a runner's token."""
+    """A gateway, its blob folder, and a runner's token."""
 
     url: str
     folder: Path
@@ -53,23 +51,26 @@ class BlobGateway:
 
 
 @contextmanager
-def blob_gateway(folder: Path, postgres_url: str, **environment: str) -> Iterator[BlobGateway]:
+def blob_gateway(folder: Path, kafka: str, postgres_url: str, **environment: str) -> Iterator[BlobGateway]:
     """Run a gateway for blobs."""
     blobs, token = folder / "gateway-blobs", tokens.make()
     blobs.mkdir(exist_ok=True)
     tokens.add(postgres_url, token, "runner-1", role="runner")
-    servers = {"kafka": NOWHERE, "postgres_url": postgres_url, "blobs_url": blobs.as_uri(), "prefix": "unused."}
+    servers = {"kafka": kafka, "postgres_url": postgres_url, "blobs_url": blobs.as_uri(), "prefix": "unused."}
     with running_gateway(folder / "gateway", **servers, **environment) as gateway:
         yield BlobGateway(gateway.url, blobs, token, postgres_url)
 
 
 @dataclass
 class Wire:
-    """A TCP proxy; each of the next connections is cut after so many bytes of answer."""
+    """A TCP proxy; each of the next connections is cut, or hangs, after so many bytes of answer."""
 
     target: tuple[str, int]
     cuts: list[int] = field(default_factory=list)
+    stalls: list[int] = field(default_factory=list)
     made: int = 0
+    passed: int = 0
+    _open: threading.Event = field(default_factory=threading.Event)
     _server: socket.socket = field(default_factory=lambda: socket.create_server(("127.0.0.1", 0)))
 
     @property
@@ -85,26 +86,39 @@ class Wire:
             except OSError:
                 return
             self.made += 1
-            left = self.cuts.pop(0) if self.cuts else None
-            threading.Thread(target=self._join, args=(client, left), daemon=True).start()
+            hangs = self._open if self.stalls and not self.cuts else None
+            limits = self.cuts or self.stalls
+            left = limits.pop(0) if limits else None
+            threading.Thread(target=self._join, args=(client, left, hangs), daemon=True).start()
 
-    def _join(self, client: socket.socket, left: int | None) -> None:
+    def _join(self, client: socket.socket, left: int | None, hangs: threading.Event | None) -> None:
         server = socket.create_connection(self.target)
-        threading.Thread(target=_copy, args=(client, server, None), daemon=True).start()
-        _copy(server, client, left)
+        threading.Thread(target=_copy, args=(client, server), daemon=True).start()
+        with suppress(OSError):
+            while left != 0 and (data := server.recv(min(left, 1 << 16) if left is not None else 1 << 16)):
+                client.sendall(data)
+                self.passed += len(data)
+                left = left - len(data) if left is not None else None
+            if hangs:
+                hangs.wait()
+        _close(server, client)
 
     def close(self) -> None:
-        """Accept no more."""
+        """Accept no more, and let go of what hangs."""
+        self._open.set()
         self._server.shutdown(socket.SHUT_RDWR)
         self._server.close()
 
 
-def _copy(source: socket.socket, target: socket.socket, left: int | None) -> None:
+def _copy(source: socket.socket, target: socket.socket) -> None:
     with suppress(OSError):
-        while left != 0 and (data := source.recv(min(left, 1 << 16) if left is not None else 1 << 16)):
+        while data := source.recv(1 << 16):
             target.sendall(data)
-            left = left - len(data) if left is not None else None
-    for end in (source, target):
+    _close(source, target)
+
+
+def _close(*ends: socket.socket) -> None:
+    for end in ends:
         with suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
         end.close()

@@ -21,9 +21,9 @@ CONTENT = bytes(range(256)) * 5000
 
 
 @pytest.fixture
-def gateway(postgres_url: str, tmp_path: Path) -> Iterator[BlobGateway]:
+def gateway(kafka: str, postgres_url: str, tmp_path: Path) -> Iterator[BlobGateway]:
     """Run a gateway that takes blobs of 2 MiB at most."""
-    with blob_gateway(tmp_path, postgres_url, DATARUN_MAX_BLOB_MIB="2") as running:
+    with blob_gateway(tmp_path, kafka, postgres_url, DATARUN_MAX_BLOB_MIB="2") as running:
         yield running
 
 
@@ -135,7 +135,7 @@ def test_a_reader_that_goes_away_hurts_nobody(gateway: BlobGateway) -> None:
     assert gateway.request("GET", sha256).content == CONTENT
 
 
-def test_a_full_disk_is_said(postgres_url: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_said(kafka: str, postgres_url: str, tmp_path: Path) -> None:
     """507, and what did not fit is gone; blobs are still served."""
     if os.geteuid() != 0:
         pytest.skip("a small disk can only be mounted as root")
@@ -147,7 +147,7 @@ def test_a_full_disk_is_said(postgres_url: str, tmp_path: Path) -> None:
     except PermissionError as error:
         pytest.skip(f"no disk can be mounted here: {error}")
     try:
-        with blob_gateway(tmp_path, postgres_url) as gateway:
+        with blob_gateway(tmp_path, kafka, postgres_url) as gateway:
             small = gateway.put(b"small")
             answer = gateway.request("PUT", digest(CONTENT), data=CONTENT)
             assert answer.status_code == 507
