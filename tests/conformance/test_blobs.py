@@ -10,12 +10,26 @@ import pytest
 from datarun.blobs import LocalBlobs, ObjectBlobs, open_blobs
 from datarun.errors import BlobCorrupt, BlobMissing, BlobsUnavailable
 from datarun.events import Blob
+from tests.blob_gateways import blob_gateway
+
+STREAMED = {"local": lambda folder: LocalBlobs(folder / "blobs"), "object": lambda _: ObjectBlobs("memory:///")}
 
 
-@pytest.fixture(params=["local", "object"])
+@pytest.fixture(params=[*STREAMED, "gateway"])
 def store(request, tmp_path):
     """Return each kind of store in turn, empty."""
-    return LocalBlobs(tmp_path / "blobs") if request.param == "local" else ObjectBlobs("memory:///")
+    if request.param in STREAMED:
+        yield STREAMED[request.param](tmp_path)
+        return
+    kafka, postgres_url = map(request.getfixturevalue, ("kafka", "postgres_url"))
+    with blob_gateway(tmp_path, kafka, postgres_url) as gateway:
+        yield gateway.store(tmp_path / "cache")
+
+
+@pytest.fixture(params=STREAMED)
+def streamed(request, tmp_path):
+    """Return each kind of store that moves blobs in pieces, empty."""
+    return STREAMED[request.param](tmp_path)
 
 
 def test_bytes_come_back(store):
@@ -96,29 +110,29 @@ def receive(store, *chunks):
         return incoming.sha256, store.keep(incoming)
 
 
-def test_what_comes_in_pieces_is_a_blob_like_any_other(store):
+def test_what_comes_in_pieces_is_a_blob_like_any_other(streamed):
     """Its sha256 is that of the whole, and the second time it is known."""
     whole = hashlib.sha256(b"hello").hexdigest()
-    assert receive(store, b"hel", b"lo") == (whole, True)
-    assert receive(store, b"hello") == (whole, False)
-    assert store.get(Blob(sha256=whole, size=5)) == b"hello"
-    assert receive(store) == (hashlib.sha256(b"").hexdigest(), True)
+    assert receive(streamed, b"hel", b"lo") == (whole, True)
+    assert receive(streamed, b"hello") == (whole, False)
+    assert streamed.get(Blob(sha256=whole, size=5)) == b"hello"
+    assert receive(streamed) == (hashlib.sha256(b"").hexdigest(), True)
 
 
-def test_any_part_of_a_blob_can_be_read(store):
+def test_any_part_of_a_blob_can_be_read(streamed):
     """Parts put together are the whole, the empty part is empty."""
     content = os.urandom(3_000_000)
-    sha256 = store.put(content).sha256
-    assert store.size(sha256) == len(content)
+    sha256 = streamed.put(content).sha256
+    assert streamed.size(sha256) == len(content)
     for start, stop in ((0, len(content)), (1, 2), (17, 2_500_000), (5, 5)):
-        assert b"".join(store.read(sha256, start, stop)) == content[start:stop]
+        assert b"".join(streamed.read(sha256, start, stop)) == content[start:stop]
 
 
-def test_what_is_not_there_has_no_size_and_cannot_be_read(store):
+def test_what_is_not_there_has_no_size_and_cannot_be_read(streamed):
     """A size tells whether a blob is known."""
-    assert store.size("ab" * 32) is None
+    assert streamed.size("ab" * 32) is None
     with pytest.raises(BlobMissing):
-        list(store.read("ab" * 32, 0, 1))
+        list(streamed.read("ab" * 32, 0, 1))
 
 
 def test_what_is_not_kept_leaves_nothing(tmp_path):
