@@ -7,10 +7,12 @@ import sys
 
 import typer
 
+from datarun.cli.listed import listed
+
 MODULES = {
     "gateway": ("services.ingest", "Serve the HTTP interface."),
     "projector": ("services.projector", "Turn events into rows."),
-    "runner": ("services.runner", "Train and test folds; start as many as you like."),
+    "runner": ("services.runner", "Train and test folds; --list FILE [--host NAME] takes a host's line."),
     "verify": ("services.runner.verify", "Run tested folds again and compare their predictions bit for bit."),
 }
 # The program parses its own options, --help included.
@@ -23,4 +25,5 @@ def register(app: typer.Typer, name: str) -> None:
 
     @app.command(name, help=text, context_settings=PASS_THROUGH, add_help_option=False)
     def run(context: typer.Context) -> None:
-        os.execv(sys.executable, [sys.executable, "-m", module, *context.args])  # noqa: S606 - no shell is wanted
+        arguments = listed(context.args) if name == "runner" else context.args
+        os.execv(sys.executable, [sys.executable, "-m", module, *arguments])  # noqa: S606 - no shell is wanted

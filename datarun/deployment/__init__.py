@@ -1,0 +1,1 @@
+"""What a machine's own supervisor needs to run the services."""
