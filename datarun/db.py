@@ -50,6 +50,17 @@ def upgrade(url: str) -> None:
         connection.close()
 
 
+def outdated(url: str) -> str:
+    """Return what of the tables is of another version than this program, "" for none; raises psycopg2.Error."""
+    connection = connect(url, application="datarun-doctor")
+    try:
+        intake, read_model = _versions(connection)
+    finally:
+        connection.close()
+    found = (("intake", intake, migrations.HEAD), ("rm", read_model, readmodel.VERSION))
+    return "; ".join(f"{schema} is at {seen or 'nothing'}, not {due}" for schema, seen, due in found if seen != due)
+
+
 def _versions(connection: Connection) -> tuple[str | None, str | None]:
     with connection.cursor() as cursor:
         cursor.execute(

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from datarun.cli import db, demo, deploy, projection, services, stack, token, topics, user
+from datarun.cli import db, demo, deploy, doctor, projection, services, stack, token, topics, user
 from datarun.errors import DatarunError, Retryable
 
 FAILED, UNREACHABLE = 1, 3
@@ -19,7 +19,7 @@ app = typer.Typer(
     # The boxed help imports half of rich: 0.3 s for a help text.
     rich_markup_mode=None,
 )
-for command in (demo.demo, stack.up, stack.status, stack.down, stack.prepare):
+for command in (demo.demo, doctor.doctor, stack.up, stack.status, stack.down, stack.prepare):
     app.command()(command)
 for name in services.MODULES:
     services.register(app, name)

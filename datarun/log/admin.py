@@ -51,6 +51,22 @@ def create_topics(bootstrap: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
     return [catalogue.full_name(topic) for topic in made]
 
 
+def topic_problems(bootstrap: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
+    """Return how topics and share groups are not as the catalogue says; raises LogUnavailable. Changes nothing."""
+    client, catalogue = _client(bootstrap), Catalogue(prefix)
+    try:
+        known = _partition_counts(client, catalogue)
+        problems = [f"{catalogue.full_name(topic)} is missing" for topic in TOPICS if topic not in known]
+        problems += _differences(client, catalogue, known)
+        for topic in QUEUES.values():
+            group = ConfigResource(ConfigResource.Type.GROUP, catalogue.share_group(topic))
+            if not _has(client, group):
+                problems.append(f"the share group {group.name} has other settings")
+    except KafkaException as error:
+        raise LogUnavailable(str(error)) from error
+    return problems
+
+
 def delete_topics(bootstrap: str, *, prefix: str) -> None:
     """Delete the topics of a prefix, with everything in them: for installations made for a test."""
     client, catalogue = _client(bootstrap), Catalogue(prefix)
@@ -118,6 +134,13 @@ def _await(condition: Callable[[], bool], what: str) -> None:
 
 
 def _refuse_differences(client: AdminClient, catalogue: Catalogue, known: dict[Topic, int]) -> None:
+    differences = _differences(client, catalogue, known)
+    if differences:
+        advice = "use another prefix, or make the topics anew; partition counts can never change"
+        raise TopicsDiffer("\n".join([*differences, advice]))
+
+
+def _differences(client: AdminClient, catalogue: Catalogue, known: dict[Topic, int]) -> list[str]:
     differences = []
     for topic, partitions in known.items():
         name = catalogue.full_name(topic)
@@ -130,9 +153,7 @@ def _refuse_differences(client: AdminClient, catalogue: Catalogue, known: dict[T
             for key, value in topic.config.items()
             if _canonical(actual[key].value) != _canonical(value)
         ]
-    if differences:
-        advice = "use another prefix, or make the topics anew; partition counts can never change"
-        raise TopicsDiffer("\n".join([*differences, advice]))
+    return differences
 
 
 def _canonical(value: str | None) -> frozenset[str]:
