@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import socket
 
+DETAIL = "X_DATARUN_DETAIL"
+"""A field of our own; systemd ignores those that begin with X_."""
 
-def ready(text: str = "") -> None:
-    """Say that the service works now; `text` is what it is doing, for the gateway its URL."""
-    _send(f"READY=1\nSTATUS={text}")
+
+def ready(text: str = "", *, detail: str = "") -> None:
+    """Say that the service works now; `text` is what it is doing, for the gateway its URL, `detail` more about it."""
+    _send(f"READY=1\n{DETAIL}={detail}\nSTATUS={text}")
 
 
 def status(text: str) -> None:

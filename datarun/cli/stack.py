@@ -108,6 +108,8 @@ def status(
         print(f"{'process':<10} {'pid':>7}  {'state':<10} {'restarts':>8}  url")
         for name, part in answer["processes"].items():
             print(f"{name:<10} {part['pid'] or '':>7}  {part['state']:<10} {part['restarts']:>8}  {part['url']}")
+            if part["detail"]:
+                print(f"{'':<40}{part['detail']}")
     else:
         print(f"no stack runs in {folder}: start one with `datarun up`")
     if not answer["running"]:
@@ -128,7 +130,13 @@ def _status(stack: StackFolder) -> dict[str, Any]:
     if state is None:
         return {"running": False, "ready": False, "pid": None, "processes": {}}
     parts = {
-        name: {"pid": part.pid, "state": part.state, "url": part.url, "restarts": part.restarts}
+        name: {
+            "pid": part.pid,
+            "state": part.state,
+            "url": part.url,
+            "detail": part.detail,
+            "restarts": part.restarts,
+        }
         for name, part in state.processes.items()
     }
     return {"running": True, "ready": state.is_ready, "pid": state.pid, "processes": parts}

@@ -12,14 +12,17 @@ import socket
 import struct
 from typing import Self
 
+from datarun.notify import DETAIL
+
 CREDENTIALS = struct.Struct("iII")
 MESSAGE_BYTES = 4096
 
 
 class Readiness:
-    """Waits for one process to say READY=1."""
+    """Waits for one process to say READY=1; `detail` is what it says about itself beside its status."""
 
     def __init__(self) -> None:
+        self.detail = ""
         self.address = f"@datarun-{os.getpid()}-{secrets.token_hex(8)}"
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
@@ -37,6 +40,7 @@ class Readiness:
         while True:
             fields = await self._receive()
             text = fields.get("STATUS", text)
+            self.detail = fields.get(DETAIL, self.detail)
             if fields.get("READY") == "1":
                 return text
 

@@ -21,6 +21,7 @@ class ProcessState:
     pid: int | None = None
     state: str = "starting"
     url: str = ""
+    detail: str = ""
     restarts: int = 0
     started_at: float | None = None
 

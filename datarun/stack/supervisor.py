@@ -134,7 +134,7 @@ class Supervisor:
             self._change(unit, "starting")
             said = await self._until_ready(unit, readiness)
         unit.ready_at = time.monotonic()
-        unit.state.url = part.url or said
+        unit.state.url, unit.state.detail = part.url or said, readiness.detail
         self._change(unit, "ready")
 
     async def _spawn(self, part: Part, readiness: Readiness) -> asyncio.subprocess.Process:

@@ -98,7 +98,7 @@ def run(settings: Settings, options: Options) -> None:
         heart = Heart(publisher, describe(me, options, holdings))
         heart.start()
         status = f"{options.slots} slots, {','.join(options.queues)}, {describe_sandbox(me.sandbox)}"
-        notify.ready(status)
+        notify.ready(status, detail=", ".join(me.sandbox.mechanisms))
         log.info("runner.ready", status=status)
         service.run()
         heart.stop()

@@ -271,6 +271,19 @@ def test_a_submission_that_raises_ends_as_error_while_the_next_runs(databoard):
     assert str(Path(__file__).parents[2]) not in done[41]["log_messages"]
 
 
+def test_the_status_tells_how_submissions_are_isolated(databoard):
+    """Level and mechanisms of the runner are in `datarun status`, for people and as JSON."""
+    command = [sys.executable, "-m", "datarun.cli", "status", "--dir", str(databoard.stack.folder.path)]
+    shown, told = (
+        subprocess.run([*command, *more], capture_output=True, text=True, check=True).stdout
+        for more in ((), ("-o", "json"))
+    )
+    runner = json.loads(told)["processes"]["runner"]
+    assert "sandbox level" in runner["url"].lower()
+    assert "no_new_privs" in runner["detail"]
+    assert runner["detail"] in shown
+
+
 def test_a_killed_runner_costs_no_fold(databoard):
     """After a kill -9 of the runner in mid-fold folds run again, within 20 s, and end once."""
     raw_data_id = databoard.upload("iris-kill", iris_csv(), target="species", elements="classifier", held_out=0.5)

@@ -20,8 +20,10 @@ def test_a_service_says_that_it_is_ready(monkeypatch: pytest.MonkeyPatch) -> Non
             waiting = asyncio.create_task(readiness.wait())
             await asyncio.sleep(0.01)
             assert not waiting.done()
-            notify.ready("http://127.0.0.1:8000")
-            return await asyncio.wait_for(waiting, 2)
+            notify.ready("http://127.0.0.1:8000", detail="in a jail")
+            said = await asyncio.wait_for(waiting, 2)
+            assert readiness.detail == "in a jail"
+            return said
 
     assert asyncio.run(wait()) == "http://127.0.0.1:8000"
 
