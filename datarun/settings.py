@@ -21,7 +21,7 @@ class _Environment(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DATARUN_", extra="ignore")
     kafka: str | None = None
     postgres_url: str | None = None
-    blobs_url: str | None = Field(default=None, validation_alias="DATARUN_BLOBS")
+    blobs: str | None = None
     topic_prefix: str | None = None
     max_blob_mib: int | None = None
     gateway_url: str | None = None
@@ -32,11 +32,11 @@ class _Environment(BaseSettings):
 class Settings(BaseModel):
     """The servers one installation is made of."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
     directory: Path = DEFAULT_DIR
     kafka: str
     postgres_url: str | None = None
-    blobs_url: str | None = None
+    blobs_url: str | None = Field(default=None, validation_alias="blobs")
     topic_prefix: str = Field(default=DEFAULT_PREFIX, max_length=60)
     max_blob_mib: int = Field(default=2048, ge=1)
     gateway_url: str | None = None
@@ -83,7 +83,7 @@ def _connection(directory: Path) -> dict[str, str]:
     if not (directory / FILE_NAME).is_file():
         return {}
     connection = Connection.load(directory)
-    found = {"kafka": connection.kafka, "postgres_url": connection.postgres_url, "blobs_url": connection.blobs}
+    found = {"kafka": connection.kafka, "postgres_url": connection.postgres_url, "blobs": connection.blobs}
     if connection.runner_token:
         found |= {"gateway_url": connection.gateway_url, "token": connection.runner_token}
     return found

@@ -37,7 +37,7 @@ def doctor(
     options = {
         "kafka": kafka,
         "postgres_url": postgres,
-        "blobs_url": blobs,
+        "blobs": blobs,
         "gateway_url": gateway,
         "token_file": token_file,
         "topic_prefix": topic_prefix,

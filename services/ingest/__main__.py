@@ -70,7 +70,7 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
             directory,
             kafka=kafka,
             postgres_url=postgres,
-            blobs_url=blobs,
+            blobs=blobs,
             topic_prefix=topic_prefix,
             max_blob_mib=max_blob_mib,
         )

@@ -161,7 +161,7 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
         settings = load_settings(
             directory,
             kafka=kafka,
-            blobs_url=blobs,
+            blobs=blobs,
             gateway_url=gateway,
             token_file=token_file,
             topic_prefix=topic_prefix,

@@ -120,9 +120,7 @@ def test_each_wrong_server_is_told_with_its_remedy(
         secret = tmp_path / "token"
         secret.write_text(tokens.make())
         named: dict[str, Any] = {"gateway_url": gateway.url, "token_file": secret, "topic_prefix": topic_prefix}
-        found = examined(
-            tmp_path, kafka=kafka, postgres_url=postgres_url, blobs_url=str(tmp_path / "file" / "x"), **named
-        )
+        found = examined(tmp_path, kafka=kafka, postgres_url=postgres_url, blobs=str(tmp_path / "file" / "x"), **named)
         assert {finding.state for name, finding in found.items() if name not in ("kafka", "clock")} == {State.MISSING}
         assert "topics create" in found["topics"].remedy
         assert "intake is at 0001" in found["postgres"].seen

@@ -225,8 +225,8 @@ def test_settings_say_which_store_it_is(gateway: BlobGateway, tmp_path: Path) ->
     given = {"kafka": "k:1", "token_file": secret}
     ways = (
         {"gateway_url": gateway.url},
-        {"gateway_url": gateway.url, "blobs_url": "gateway:"},
-        {"blobs_url": f"{gateway.url}/blobs"},
+        {"gateway_url": gateway.url, "blobs": "gateway:"},
+        {"blobs": f"{gateway.url}/blobs"},
     )
     for way in ways:
         store = blobs_of(load_settings(tmp_path, **given, **way), cache_folder=tmp_path / "cache", cache_mib=1)
