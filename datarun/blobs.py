@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from datarun.errors import BlobCorrupt, BlobMissing, BlobsUnavailable
+from datarun.errors import BlobCorrupt, BlobMissing, BlobsUnavailable, DatarunError
 from datarun.events import Blob
 from datarun.incoming import Incoming, sweep
 
@@ -175,10 +175,14 @@ class ObjectBlobs:
     """Blobs in an object store; a put is durable when the store has answered."""
 
     def __init__(self, url: str) -> None:
-        from obstore.store import from_url  # noqa: PLC0415 - loaded only where an object store is used
+        from obstore.exceptions import BaseError  # noqa: PLC0415 - loaded only where an object store is used
+        from obstore.store import from_url  # noqa: PLC0415
 
         self._url = url
-        self._store = from_url(url)
+        try:
+            self._store = from_url(url)
+        except (BaseError, ValueError) as error:
+            raise DatarunError(f"{url} is not the URL of a blob store: {error}") from error
 
     def put(self, content: bytes | memoryview, *, media_type: str = OCTETS) -> Blob:
         """Store bytes durably and return what an event may say of them; raises BlobsUnavailable."""

@@ -13,6 +13,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from datarun.blobs import CHUNK_BYTES, OCTETS
+from datarun.errors import BlobMissing
 from datarun.incoming import Incoming
 from services.ingest.answers import UNDER_WAY, json_answer
 from services.ingest.files import MIB
@@ -46,7 +47,7 @@ async def send(request: web.Request) -> web.StreamResponse:
     request[UNDER_WAY] = True
     await answer.prepare(request)
     if request.method != "HEAD":
-        await _pour(blobs.read(sha256, start, stop), answer)
+        await _pour(blobs.read(sha256, start, stop), answer, stop - start)
         await answer.write_eof()
     return answer
 
@@ -93,10 +94,14 @@ def _asked(request: web.Request, size: int, etag: str) -> tuple[int, int] | None
         raise detail(416, str(error), Content_Range=f"bytes */{size}") from error
 
 
-async def _pour(chunks: Iterator[bytes], answer: web.StreamResponse) -> None:
+async def _pour(chunks: Iterator[bytes], answer: web.StreamResponse, due: int) -> None:
     while chunk := await asyncio.to_thread(next, chunks, b""):
         async with asyncio.timeout(IDLE_SECONDS):
             await answer.write(chunk)
+        due -= len(chunk)
+    if due:
+        # Without a cut the client would wait for the rest, and take the next answer for it.
+        raise BlobMissing(f"{due} bytes of a blob are not in the store any more")
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from datarun.blobs import LocalBlobs, ObjectBlobs, open_blobs
-from datarun.errors import BlobCorrupt, BlobMissing, BlobsUnavailable
+from datarun.errors import BlobCorrupt, BlobMissing, BlobsUnavailable, DatarunError
 from datarun.events import Blob
 from tests.blob_gateways import blob_gateway
 
@@ -100,6 +100,9 @@ def test_a_url_opens_its_store(tmp_path):
     assert isinstance(open_blobs(str(tmp_path)), LocalBlobs)
     assert isinstance(open_blobs(tmp_path.as_uri()), LocalBlobs)
     assert isinstance(open_blobs("memory:///"), ObjectBlobs)
+    for nonsense in ("nonsense://x", "s3:"):
+        with pytest.raises(DatarunError, match="not the URL of a blob store"):
+            open_blobs(nonsense)
 
 
 def receive(store, *chunks):

@@ -187,3 +187,28 @@ def exchange(gateway: BlobGateway, request: str) -> bytes:
     answer = opened.recv(4096)
     opened.close()
     return answer
+
+
+def test_a_blob_that_shrinks_while_it_is_sent_cuts_the_answer(gateway: BlobGateway) -> None:
+    """The client sees that bytes are missing, and does not wait for them."""
+    content = os.urandom(1 << 20) * 2
+    sha256 = gateway.put(content)
+    (stored,) = gateway.files()
+    opened = connect(gateway)
+    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    opened.sendall(b"GET /blobs/%s HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer TOKEN\r\n\r\n" % sha256.encode())
+    assert b" 200 OK" in opened.recv(100)
+    os.truncate(stored, 100)
+    received = 100
+    while data := receive(opened):
+        received += len(data)
+    assert received < len(content)
+    opened.close()
+
+
+def receive(opened: socket.socket) -> bytes:
+    """Return what comes next, nothing after a reset."""
+    try:
+        return opened.recv(1 << 16)
+    except ConnectionResetError:
+        return b""
