@@ -34,6 +34,8 @@ from services.runner.service import PRIORITY, Service
 from services.runner.work import Worker
 
 CONFIGURATION_ERROR = 78
+SOFT_SHARE = 0.9
+"""Of the hard limit, where no soft one is given."""
 PACKAGES = ("datarun", "numpy", "pandas", "scikit-learn", "scipy")
 
 log = structlog.get_logger(__name__)
@@ -141,6 +143,10 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     queues: Annotated[str, typer.Option(help="Queues to take work from.")] = "H,L,data",
     slots: Annotated[int, typer.Option(min=1, max=256, help="Works at once; default: cores.")] = os.cpu_count() or 1,
     hard_limit: Annotated[float, typer.Option(min=1, help="Seconds after which a fold is killed.")] = 3600.0,
+    soft_limit: Annotated[
+        float | None,
+        typer.Option(min=1, help="Seconds after which a fold is interrupted; default: nine tenths of the hard limit."),
+    ] = None,
     memory: Annotated[int, typer.Option(min=256, help="MiB a fold may use.")] = 4096,
     grace: Annotated[float, typer.Option(min=0, help="Seconds running folds get at SIGTERM.")] = 8.0,
     sandbox_min: Annotated[
@@ -152,7 +158,8 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     configure_logging("runner")
     try:
         settings = load_settings(directory, kafka=kafka, blobs=blobs, topic_prefix=topic_prefix)
-        limits = Limits(hard_seconds=hard_limit, memory_mib=memory)
+        soft = SOFT_SHARE * hard_limit if soft_limit is None else soft_limit
+        limits = Limits(hard_seconds=hard_limit, soft_seconds=soft, memory_mib=memory)
         run(settings, Options(parse_queues(queues), slots, limits, grace, sandbox_min))
     except SandboxRefused as error:
         typer.echo(f"datarun runner: no sandbox of level {sandbox_min}: {error}; {remedy(sandbox_min)}", err=True)

@@ -73,6 +73,7 @@ class Box:
         self.cancelled = False
         self.sandbox: Sandbox | None = None
         self.runtime: Runtime | None = None
+        self.interrupted = False
         self._accounts: Accounts | None = None
         self._ended: Ended | None = None
 
@@ -145,6 +146,12 @@ class Box:
             except (OSError, IndexError):  # it is exiting: the zygote will tell
                 self.kill()
         return self.end().usage
+
+    def interrupt(self) -> None:
+        """Raise SoftTimeLimitExceeded in the child's Python code; it may catch it and finish."""
+        self.interrupted = True
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGINT)
 
     def kill(self) -> None:
         """Kill the child; the zygote kills what it leaves behind."""

@@ -46,7 +46,7 @@ class Conversation:
 
     def _receive(self, stage: Stage) -> tuple[Message, list[int]]:
         try:
-            return self._box.receive(self._deadline.seconds_left)
+            return self._within_limits()
         except TimedOut:
             self._box.kill()
             self._box.end()
@@ -58,6 +58,15 @@ class Conversation:
             raise messages.protocol_error(stage, "the channel was closed") from error
         except Garbled as error:
             raise messages.protocol_error(stage, str(error)) from error
+
+    def _within_limits(self) -> tuple[Message, list[int]]:
+        last_seconds = self._limits.last_seconds
+        if last_seconds and not self._box.interrupted:
+            try:
+                return self._box.receive(self._deadline.seconds_left - last_seconds)
+            except TimedOut:
+                self._box.interrupt()
+        return self._box.receive(self._deadline.seconds_left)
 
     def _raised(self, stage: Stage, message: Message) -> FoldFailure:
         text, trace = message.get("text"), message.get("traceback")
@@ -71,6 +80,8 @@ class Conversation:
             case "disk":
                 note = f"disk limit {self._limits.disk_mib} MiB\n"
                 return messages.failure(stage, Cause.DISK, Fault.LIMIT, text, note + trace)
+            case "interrupted" if self._box.interrupted:
+                return self._soft_timeout(stage, trace)
             case "shape":
                 return messages.failure(stage, Cause.OUTPUT_SHAPE, Fault.USER, text, trace)
             case _:
@@ -79,10 +90,16 @@ class Conversation:
     def _ended(self, stage: Stage, ended: Ended) -> FoldFailure:
         if self._box.cancelled:
             return messages.failure(stage, Cause.CANCELLED, Fault.PLATFORM, "cancelled")
+        if self._box.interrupted:
+            return self._soft_timeout(stage)
         if not os.WIFSIGNALED(ended.status):
             text = f"exited without a result (exit code {os.WEXITSTATUS(ended.status)})"
             return messages.failure(stage, Cause.USER_ERROR, Fault.USER, text)
         return self._killed(stage, os.WTERMSIG(ended.status), peak_mib=ended.usage.peak_mib)
+
+    def _soft_timeout(self, stage: Stage, trace: str = "") -> FoldFailure:
+        note = f"soft time limit of {self._limits.soft_seconds:g} s reached\n"
+        return messages.failure(stage, Cause.SOFT_TIMEOUT, Fault.LIMIT, " Soft Time Limit Exceeded", note + trace)
 
     def _killed(self, stage: Stage, number: int, *, peak_mib: float) -> FoldFailure:
         if number == signal.SIGXCPU:
