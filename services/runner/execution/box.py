@@ -154,6 +154,8 @@ class Box:
         """Return what the child has used so far, or until its end."""
         if self._ended is None and self._accounts is not None:
             try:
+                if self.group is None:
+                    return self._accounts.read_with_descendants()
                 return self._counted(self._accounts.read())
             except (OSError, IndexError):  # it is exiting: the zygote will tell
                 self.kill()
