@@ -151,7 +151,14 @@ def test_an_exception_cannot_break_its_report(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [(MemoryError(), "memory"), (OSError(28, "full"), "disk"), (OSError(2, "none"), "error"), (SystemExit(1), "error")],
+    [
+        (MemoryError(), "memory"),
+        (OSError(12, "none left"), "memory"),
+        (OSError(28, "full"), "disk"),
+        (OSError(27, "too large"), "disk"),
+        (OSError(2, "none"), "error"),
+        (SystemExit(1), "error"),
+    ],
 )
 def test_limits_are_told_from_errors(tmp_path: Path, error: BaseException, kind: str) -> None:
     """Memory and disk are limits, everything else is the submission's."""

@@ -40,9 +40,10 @@ def _kind_of(error: BaseException) -> str:
         return "shape"
     if _comes_of_an_interruption(error):
         return "interrupted"
-    if isinstance(error, MemoryError):
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
         return "memory"
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if number in _DISK:
         return "disk"
     return "error"
 
