@@ -439,8 +439,7 @@ GREEDY = {
     "8 GiB of shared memory": ("import mmap; mmap.mmap(-1, 8 << 30)", Cause.MEMORY, LIMIT),
     "a list that grows": ("x = [0]\n        while True: x += x", Cause.MEMORY, LIMIT),
     "memory in every thread": (
-        "together = threading.Barrier(4); take = lambda n: together.wait() and 0 or np.ones(n)\n        "
-        "from concurrent.futures import ThreadPoolExecutor as P; list(P(4).map(take, [1 << 25] * 8))",
+        "from multiprocessing.pool import ThreadPool; list(ThreadPool(4).map(np.ones, [1 << 25] * 8))",
         Cause.MEMORY,
         LIMIT,
     ),

@@ -8,6 +8,7 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from datarun.events import Runtime, Sandbox
@@ -165,23 +166,23 @@ class Box:
         """Return what all its processes used where they have a group, else what those that are known used."""
         if self.group is None:
             return usage
-        counted = self.group.usage()
+        with _asking_its_group():
+            counted = self.group.usage()
         return Usage(counted.cpu_seconds, max(counted.peak_mib, usage.peak_mib))
 
     def is_out_of_memory(self) -> bool:
         """Tell whether a process of its group was ended for want of memory."""
-        return self.group is not None and self.group.is_out_of_memory()
+        with _asking_its_group():
+            return self.group is not None and self.group.is_out_of_memory()
 
     def interrupt(self) -> None:
         """Raise SoftTimeLimitExceeded in the child's Python code; it may catch it and finish."""
         self.interrupted = True
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGINT)
+        self._signal(signal.SIGINT)
 
     def kill(self) -> None:
         """Kill the child, and its group if it has one; the zygote kills what it leaves behind."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        self._signal(signal.SIGKILL)
         if self.group is not None:
             self.group.kill()
 
@@ -190,14 +191,18 @@ class Box:
         self.cancelled = True
         self.kill()
 
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
     def drain_log(self) -> None:
         """Take in what the child has written until now."""
         drain(self._log, self.capture)
 
     def close(self) -> None:
-        """Let go of the child, which is killed without waiting for its end."""
+        """Let go of the child, which is killed with its group without waiting for its end."""
         if self._pidfd >= 0:
-            self.kill()
+            self._signal(signal.SIGKILL)
             os.close(self._pidfd)
             self._pidfd = -1
         self._leave_group()
@@ -222,6 +227,14 @@ class Box:
         if self._groups is not None and self.group is not None:
             self._groups.retire(self.group)
             self._groups = None
+
+
+@contextlib.contextmanager
+def _asking_its_group() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ExecutionUnavailable("the control group of a child is gone") from error
 
 
 def _pid_of(pidfd: int) -> int:

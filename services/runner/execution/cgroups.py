@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import secrets
 import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from services.runner.execution import hierarchies
@@ -61,6 +64,10 @@ class Group:
         entrance = self._interface.entrance
         return [os.open(folder / entrance, os.O_WRONLY | os.O_CLOEXEC) for folder in self._each()]
 
+    def exists(self) -> bool:
+        """Tell whether it is still there."""
+        return all(folder.exists() for folder in self._each())
+
     def members(self) -> list[int]:
         """Return the process ids of what is in it."""
         return _members(self._folders["pids"])
@@ -104,24 +111,30 @@ class Group:
 
 
 class Groups:
-    """A runner's groups, in folders of its own that are locked as long as it lives; thread-safe."""
+    """A runner's groups, in folders of its own that are locked as long as it lives; thread-safe.
+
+    The kernel makes and removes groups one at a time for the whole machine, so both are done beside the folds.
+    """
 
     def __init__(self, version: str, *, memory_mib: int, processes: int) -> None:
         """Raise OSError where there can be no group."""
         self._interface = INTERFACES[version]
         self._memory_mib = memory_mib
         self._processes = processes
-        self._lock = threading.Lock()
-        self._count = 0
+        self._count = itertools.count(1)
         self._folders: dict[str, Path] = {}
         self._locks: list[int] = []
+        self._lock = threading.Lock()
+        self._ready: deque[Group] = deque()
+        self._used: set[Group] = set()
         self._retired: list[Group] = []
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="groups")
         try:
             for patience in reversed(range(_PASSES)):
                 with contextlib.suppress(*_LOST_RACE if patience else ()):
                     self._claim()
                     break
-            self.retire(self.open())
+            self._ready.append(self._make())
         except (OSError, ValueError) as error:
             self.close()
             raise OSError(f"cgroup {version}: {error}") from error
@@ -143,43 +156,80 @@ class Groups:
             hierarchies.give_on(own, own / hierarchies.ASIDE)
 
     def open(self) -> Group:
-        """Make the group of one fold; raises OSError."""
+        """Return the group of one fold; raises OSError."""
         with self._lock:
-            self._collect()
-            try:
-                return self._make()
-            except FileNotFoundError:  # somebody removed our folders
-                self._claim()
-                return self._make()
+            group = self._ready.popleft() if self._ready else None
+        if group is None or not group.exists():
+            group = self._make_surely()
+        with self._lock:
+            self._used.add(group)
+        self._later(self._prepare)
+        return group
+
+    def _make_surely(self) -> Group:
+        try:
+            return self._make()
+        except FileNotFoundError:  # somebody removed our folders
+            self._claim()
+            return self._make()
 
     def _make(self) -> Group:
-        self._count += 1
-        folders = {controller: folder / str(self._count) for controller, folder in self._folders.items()}
+        name = str(next(self._count))
+        folders = {controller: folder / name for controller, folder in self._folders.items()}
         return Group(self._interface, folders, memory_mib=self._memory_mib, processes=self._processes)
 
+    def _prepare(self) -> None:
+        """Remove what can be removed and have one group ready."""
+        self._collect()
+        if not self._ready:
+            with contextlib.suppress(OSError, ValueError):  # whoever opens the next one is told
+                self._ready.append(self._make())
+
     def retire(self, group: Group) -> None:
-        """End what is in a group and remove it as soon as that is over."""
-        group.kill()
-        group.close()
+        """End what is in a group and remove it as soon as that is over; soon, and not at once."""
         with self._lock:
-            self._retired.append(group)
+            is_ours = group in self._used
+            if is_ours:
+                self._used.remove(group)
+                self._retired.append(group)
+        if is_ours:
+            self._later(group.kill)
+            self._later(group.close)
+        else:  # closed meanwhile, which has ended it
+            group.close()
+
+    def _later(self, work: Callable[[], None]) -> None:
+        with contextlib.suppress(RuntimeError):  # closed, which has done it
+            self._aside.submit(work)
 
     def _collect(self) -> None:
-        self._retired = [group for group in self._retired if not group.remove()]
+        with self._lock:
+            retired = list(self._retired)
+        removed = {group for group in retired if group.remove()}
+        with self._lock:
+            self._retired = [group for group in self._retired if group not in removed]
 
     def close(self) -> None:
-        """Remove every retired group, and the folders; what does not end in time is left to the next runner's sweep."""
+        """End and remove every group, and the folders; what does not end in time is left to the next runner's sweep."""
+        self._aside.shutdown()
         deadline = time.monotonic() + REMOVE_SECONDS
         with self._lock:
+            self._retired += [*self._used, *self._ready]
+            self._used.clear()
+        for group in self._ready:
+            group.close()
+        self._ready.clear()
+        for group in self._retired:
+            group.kill()
+        self._collect()
+        while self._retired and time.monotonic() < deadline:
+            time.sleep(_WAIT_SECONDS)
             self._collect()
-            while self._retired and time.monotonic() < deadline:
-                time.sleep(_WAIT_SECONDS)
-                self._collect()
-            for folder in dict.fromkeys(self._folders.values()):
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
-            while self._locks:
-                os.close(self._locks.pop())
+        for folder in dict.fromkeys(self._folders.values()):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        while self._locks:
+            os.close(self._locks.pop())
 
 
 def sweep(above: Path) -> None:
