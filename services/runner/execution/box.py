@@ -80,10 +80,9 @@ class Box:
         self._pidfd = -1
         self.pid = 0
         self.folder = Path()
-        self.cancelled = False
+        self.cancelled = self.interrupted = False
         self.sandbox: Sandbox | None = None
         self.runtime: Runtime | None = None
-        self.interrupted = False
         self._accounts: Accounts | None = None
         self._ended: Ended | None = None
 
