@@ -439,7 +439,7 @@ GREEDY = {
     "8 GiB of shared memory": ("import mmap; mmap.mmap(-1, 8 << 30)", Cause.MEMORY, LIMIT),
     "a list that grows": ("x = [0]\n        while True: x += x", Cause.MEMORY, LIMIT),
     "memory in every thread": (
-        "from multiprocessing.pool import ThreadPool; list(ThreadPool(4).map(np.ones, [1 << 25] * 8))",
+        "from concurrent.futures import ThreadPoolExecutor as P; list(P(4).map(np.ones, [1 << 22] * 40))",
         Cause.MEMORY,
         LIMIT,
     ),
