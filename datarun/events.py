@@ -255,6 +255,8 @@ class FoldRequested(FoldEvent):
 
     identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt", "delivery")
     delivery: Delivery = 1
+    handed_back: Count = 0
+    """How many earlier deliveries a stopping runner gave back; they do not count against the fold."""
     submission_id: Id
     submission_version: Ordinal = 1
     priority: Priority
@@ -338,6 +340,10 @@ class FoldReproduced(RunEvent):
     sandbox: Sandbox
 
 
+class FoldHandedBack(RunEvent):
+    """A runner that stops gave a fold back; its next delivery is requested already."""
+
+
 class PredictionsFetched(FoldEvent):
     """A client received the predictions of a fold to the last byte."""
 
@@ -383,6 +389,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     FoldTested,
     FoldFailed,
     FoldLost,
+    FoldHandedBack,
     FoldReproduced,
     PredictionsFetched,
     RunnerHeartbeat,

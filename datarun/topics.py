@@ -52,7 +52,7 @@ DATA_REQUESTS = Topic(
     Kind.QUEUE,
     "raw_data_id",
     (events.SplitRequested,),
-    ("gateway",),
+    ("gateway", "reaper", "runner"),
     ("runner", "projector"),
     partitions=1,
 )
@@ -69,7 +69,7 @@ FOLD_REQUESTS_HIGH = Topic(
     Kind.QUEUE,
     "fold_id",
     (FoldRequested,),
-    ("gateway", "reaper"),
+    ("gateway", "reaper", "runner"),
     ("runner", "projector"),
     partitions=1,
 )
@@ -78,7 +78,7 @@ FOLD_REQUESTS_LOW = Topic(
     Kind.QUEUE,
     "fold_id",
     (FoldRequested,),
-    ("gateway", "reaper"),
+    ("gateway", "reaper", "runner"),
     ("runner", "projector"),
     partitions=1,
 )
@@ -92,6 +92,7 @@ FOLD_EVENTS = Topic(
         events.FoldTested,
         events.FoldFailed,
         events.FoldLost,
+        events.FoldHandedBack,
         events.FoldReproduced,
         events.PredictionsFetched,
     ),

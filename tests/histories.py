@@ -21,6 +21,7 @@ from datarun.events import (
     Event,
     Fault,
     FoldFailed,
+    FoldHandedBack,
     FoldLost,
     FoldReproduced,
     FoldRequested,
@@ -120,8 +121,8 @@ def run_event(kind: type[Event], fold_id: int, *, attempt: int = 1, delivery: in
             fault=Fault.USER,
             message=f"it broke: {mark}\n\tat 1\\2 \x00",
         )
-    if kind is FoldLost:
-        return FoldLost(**run)
+    if kind is FoldLost or kind is FoldHandedBack:
+        return kind(**run)
     if kind is FoldReproduced:
         return FoldReproduced(**run, tested_by="runner-1", reproduced=mark % 2 == 0, sandbox=SANDBOX)
     raise TypeError(kind)
@@ -193,7 +194,7 @@ class Log:
         return (record for records in self.records.values() for record in records)
 
 
-_RUN_KINDS = (FoldStarted, FoldTrained, FoldTested, FoldFailed, FoldLost, FoldReproduced)
+_RUN_KINDS = (FoldStarted, FoldTrained, FoldTested, FoldFailed, FoldLost, FoldHandedBack, FoldReproduced)
 _PLACES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 99))
 
 

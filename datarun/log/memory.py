@@ -74,13 +74,14 @@ class MemoryWorkQueue:
         self, log: MemoryLog, queues: Sequence[tuple[str, Topic]], *, catalogue: Catalogue, state: QueueState
     ) -> None:
         self._log = log
-        self._queues = [(name, TopicPartition(catalogue.full_name(topic), 0)) for name, topic in queues]
+        self._queues = {name: TopicPartition(catalogue.full_name(topic), 0) for name, topic in queues}
         self._state = state
         self._held: list[Work] = []
 
-    def take(self) -> Work | None:
+    def take(self, order: Sequence[str] | None = None) -> Work | None:
         """Return the next work of the first queue that has any, or None."""
-        for name, tp in self._queues:
+        for name in self._queues if order is None else order:
+            tp = self._queues[name]
             work = self._state.acquire(name, self._log.read({tp: self._state.next_offset(tp)}, until_end=True))
             if work is not None:
                 self._held.append(work)

@@ -10,6 +10,7 @@ from datarun.events import (
     DataSplit,
     DataUploaded,
     FoldFailed,
+    FoldHandedBack,
     FoldLost,
     FoldRequested,
     FoldStarted,
@@ -75,7 +76,7 @@ def run(kept: Kept[RunOfFold]) -> Columns:
     match event:
         case FoldTested():
             return {**columns, **_measured(event.metrics, event.sandbox), **_tested(event)}
-        case FoldStarted() | FoldLost():
+        case FoldStarted() | FoldLost() | FoldHandedBack():
             return {**columns, **_measured(_NO_METRICS, None)}
         case FoldTrained():
             return {**columns, **_measured(event.metrics, event.sandbox), **_trained(event)}

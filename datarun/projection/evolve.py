@@ -15,6 +15,7 @@ from datarun.events import (
     DataUploaded,
     Event,
     FoldFailed,
+    FoldHandedBack,
     FoldLost,
     FoldReproduced,
     FoldRequested,
@@ -30,7 +31,7 @@ from datarun.lifecycle import RANK_OF, order
 from datarun.log import StoredRecord
 from datarun.projection.text import storable
 
-RunOfFold = FoldStarted | FoldTrained | FoldTested | FoldFailed | FoldLost
+RunOfFold = FoldStarted | FoldTrained | FoldTested | FoldFailed | FoldLost | FoldHandedBack
 """What fills a fold's run register."""
 Projected = (
     RunOfFold
@@ -119,6 +120,7 @@ TAKERS: Mapping[type[Event], Callable[[Registers, Any, StoredRecord], None]] = {
     FoldTested: _run,
     FoldFailed: _run,
     FoldLost: _run,
+    FoldHandedBack: _run,
     FoldRequested: _request,
     FoldReproduced: _pass,
     PredictionsFetched: _fetch,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -30,12 +29,16 @@ from services.runner.execution import Executor, Limits, SandboxRefused
 from services.runner.execution.sandboxes import ISOLATED, at_least, remedy
 from services.runner.heartbeat import Heart, Holdings
 from services.runner.publisher import Publisher
-from services.runner.service import PRIORITY, Service
+from services.runner.service import HANDOVER_SECONDS, Service
+from services.runner.stopping import on_signal
+from services.runner.turns import PRIORITY
 from services.runner.work import Worker
 
 CONFIGURATION_ERROR = 78
 SOFT_SHARE = 0.9
 """Of the hard limit, where no soft one is given."""
+CLOSING_SECONDS = 0.8
+"""After the last fold is handed over; a broker that is away must not hold up the end."""
 PACKAGES = ("datarun", "numpy", "pandas", "scikit-learn", "scipy")
 
 log = structlog.get_logger(__name__)
@@ -78,7 +81,6 @@ def run(settings: Settings, options: Options) -> None:
     event_log = KafkaLog(settings.kafka)
     runner_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     publisher = Publisher(event_log, catalogue=settings.catalogue, source=f"datarun/runner/{runner_id}")
-    holdings = Holdings()
     structlog.contextvars.bind_contextvars(runner_id=runner_id)
     try:
         me = Self(runner_id, executor.start())
@@ -87,13 +89,13 @@ def run(settings: Settings, options: Options) -> None:
             queue=KafkaWorkQueue(settings.kafka, queues, catalogue=settings.catalogue, event_log=event_log),
             worker=Worker(executor=executor, blobs=blobs, publisher=publisher, identity=me),
             catalogue=settings.catalogue,
-            holdings=holdings,
+            holdings=Holdings(),
             slot_count=options.slots,
             grace_seconds=options.grace_seconds,
+            queues=options.queues,
         )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.stop())
-        heart = Heart(publisher, describe(me, options, holdings))
+        on_signal(service.stop, seconds=options.grace_seconds + HANDOVER_SECONDS + CLOSING_SECONDS)
+        heart = Heart(publisher, describe(me, options, service))
         heart.start()
         status = f"{options.slots} slots, {','.join(options.queues)}, {describe_sandbox(me.sandbox)}"
         notify.ready(status)
@@ -113,7 +115,7 @@ def describe_sandbox(sandbox: Sandbox) -> str:
     return f"SANDBOX LEVEL {sandbox.level} OF 3: SUBMISSIONS ARE NOT ISOLATED FROM THIS MACHINE, run only trusted code"
 
 
-def describe(me: Self, options: Options, holdings: Holdings) -> Callable[[int], RunnerHeartbeat]:
+def describe(me: Self, options: Options, service: Service) -> Callable[[int], RunnerHeartbeat]:
     """Return the function that makes this runner's heartbeats."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
@@ -125,10 +127,11 @@ def describe(me: Self, options: Options, holdings: Holdings) -> Callable[[int], 
             pid=os.getpid(),
             queues=options.queues,
             slots=options.slots,
-            running=holdings.folds(),
-            splitting=holdings.splits(),
+            running=service.holdings.folds(),
+            splitting=service.holdings.splits(),
             versions=versions,
             sandbox=me.sandbox,
+            stopping=service.stopping,
         )
 
     return heartbeat

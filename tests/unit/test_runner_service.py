@@ -31,6 +31,7 @@ class ScriptedExecutor:
     def __init__(self, script):
         self.script = script
         self.ran = []
+        self.cancelled = []
 
     def run(self, request, *, on_trained):
         self.ran.append((request.fold_id, request.attempt, request.delivery))
@@ -38,6 +39,9 @@ class ScriptedExecutor:
 
     def split(self, request):
         return self.script(request, None)
+
+    def cancel(self, fold_id):
+        self.cancelled.append(fold_id)
 
 
 class System:
