@@ -17,7 +17,7 @@ import structlog
 import typer
 
 from datarun import notify
-from datarun.blobs import open_blobs
+from datarun.blobs import BlobStore, open_blobs
 from datarun.errors import DatarunError
 from datarun.events import RunnerHeartbeat, Sandbox
 from datarun.log.kafka import KafkaLog
@@ -73,11 +73,16 @@ def parse_queues(text: str) -> tuple[str, ...]:
 
 
 def run(settings: Settings, options: Options) -> None:
-    """Run until SIGTERM or SIGINT; running folds get the grace to finish."""
+    """Run folds and splits in sandboxes until SIGTERM or SIGINT."""
     blobs = open_blobs(settings.blobs)
     work_folder = settings.directory / "runner"
     plans = at_least(options.sandbox_min)
     executor = Executor(blobs=blobs, limits=options.limits, slots=options.slots, work_folder=work_folder, plans=plans)
+    serve(settings, options, executor=executor, blobs=blobs)
+
+
+def serve(settings: Settings, options: Options, *, executor: Executor, blobs: BlobStore) -> None:
+    """Have an executor run what the queues bring until SIGTERM or SIGINT; running folds get the grace to finish."""
     event_log = KafkaLog(settings.kafka)
     runner_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     publisher = Publisher(event_log, catalogue=settings.catalogue, source=f"datarun/runner/{runner_id}")

@@ -133,9 +133,10 @@ class Service:
             raise LogUnavailable(f"fold {named.fold_id} was not started: {error}") from error
         self._remember(named)
         crash_point("runner.after_started")
+        # It need not wait for the accept: from here on its lease guards it.
+        self._spawn(partial(self._run_fold, run))
         self.queue.accept(work)
         crash_point("runner.after_accept")
-        self._spawn(partial(self._run_fold, run))
 
     def _started(self, request: FoldRequested) -> FoldStarted:
         return FoldStarted(
