@@ -87,7 +87,7 @@ def fresh(
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until something is so; looking costs a little, so it is not done often."""
+    """Wait until something is so."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         if time.monotonic() > deadline:
@@ -120,8 +120,10 @@ def measure(kafka: str, folder: Path, name: str, seconds: Sequence[float]) -> fl
     """Print one load's time and return how much longer than the ideal it took."""
     with fresh(kafka, folder, runners=RUNNERS) as (made, _):
         made.append(sleeping(number, each) for number, each in enumerate(seconds, 1))
+        best = ideal(seconds, RUNNERS)
+        time.sleep(best)  # to look on would take the CPU from what is measured
         wait_for(lambda: finished(made) >= len(seconds))
-        best, taken = ideal(seconds, RUNNERS), makespan(made)
+        taken = makespan(made)
     ratio, pool = taken / best, bare(seconds)
     print(
         f"{name:36s} {taken:6.2f} s  ideal {best:6.2f}: {100 * (ratio - 1):+5.1f} %  "

@@ -21,6 +21,8 @@ from datarun.topics import SHARE_GROUP_CONFIG, Catalogue, Topic
 IDLE_SECONDS = 0.005
 FETCH_SECONDS = 0.02
 """How long a poll waits that must fetch first, measured: p50 2 ms, p95 7 ms. An open fetch answers without waiting."""
+SEEN_SECONDS = 0.1
+"""The same for a queue whose work was drained a moment ago: it is there, unless another consumer has it by now."""
 COMMIT_SECONDS = 10.0
 FETCH_WAIT_MS = 100
 REQUEUE_AT = int(SHARE_GROUP_CONFIG["share.delivery.count.limit"]) - 2
@@ -38,6 +40,7 @@ class KafkaWorkQueue:
         self._log = event_log
         self._held: set[str] = set()
         self._fetching: set[str] = set()
+        self._seen: set[str] = set()
         self._consumers = {
             name: _consumer(bootstrap, catalogue.full_name(topic), catalogue.share_group(topic))
             for name, topic in queues
@@ -51,7 +54,7 @@ class KafkaWorkQueue:
         asked = self._consumers if order is None else order
         idle = [name for name in asked if name not in self._held]
         for place, name in enumerate(idle):
-            work = self._poll(name, 0 if name in self._fetching else FETCH_SECONDS)
+            work = self._poll(name, self._patience(name))
             if work is not None:
                 return self._overtaken(work, idle[:place])
         if idle:
@@ -68,6 +71,7 @@ class KafkaWorkQueue:
         for name in self._fetching - self._held:
             work = self._poll(name, 0)
             if work is not None:
+                self._seen.add(name)
                 yield work
 
     def accept(self, work: Work) -> bool:
@@ -102,6 +106,14 @@ class KafkaWorkQueue:
             log.info("queue.batch_taken_apart", queue=name, offset=first.record.offset, records=len(messages))
             self._requeue(name, rest)
         return first
+
+    def _patience(self, name: str) -> float:
+        if name in self._fetching:
+            return 0
+        if name in self._seen:
+            self._seen.discard(name)
+            return SEEN_SECONDS
+        return FETCH_SECONDS
 
     def _overtaken(self, work: Work, before: Sequence[str]) -> Work:
         """Return what came meanwhile into a queue that was asked before, and give the work back; else the work."""

@@ -68,8 +68,16 @@ def parse_queues(text: str) -> tuple[str, ...]:
     wanted = {name.strip() for name in text.split(",") if name.strip()}
     unknown = wanted - QUEUES.keys()
     if unknown or not wanted:
-        raise DatarunError(f"--queues takes some of {','.join(QUEUES)}, not {text!r}")
+        raise DatarunError(f"it takes some of {','.join(QUEUES)}, not {text!r}")
     return tuple(name for name in PRIORITY if name in wanted)
+
+
+def _checked_queues(text: str) -> str:
+    try:
+        parse_queues(text)
+    except DatarunError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
 
 
 def run(settings: Settings, options: Options) -> None:
@@ -148,7 +156,9 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     kafka: Annotated[str | None, typer.Option(help="Kafka's host:port.")] = None,
     blobs: Annotated[str | None, typer.Option(help="URL of the blob store.")] = None,
     topic_prefix: Annotated[str | None, typer.Option(help="Prefix of the topics' names.")] = None,
-    queues: Annotated[str, typer.Option(help="Queues to take work from.")] = "H,L,data",
+    queues: Annotated[
+        str, typer.Option(callback=_checked_queues, help="Queues to take work from; high first, low one start in 8.")
+    ] = "H,L,data",
     slots: Annotated[int, typer.Option(min=1, max=256, help="Works at once; default: cores.")] = os.cpu_count() or 1,
     hard_limit: Annotated[float, typer.Option(min=1, help="Seconds after which a fold is killed.")] = 3600.0,
     soft_limit: Annotated[
@@ -156,7 +166,9 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
         typer.Option(min=1, help="Seconds after which a fold is interrupted; default: nine tenths of the hard limit."),
     ] = None,
     memory: Annotated[int, typer.Option(min=256, help="MiB a fold may use.")] = 4096,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds running folds get at SIGTERM.")] = 8.0,
+    grace: Annotated[
+        float, typer.Option(min=0, max=86_400, help="Seconds running folds get at SIGTERM before others run them.")
+    ] = 8.0,
     sandbox_min: Annotated[
         int,
         typer.Option(min=0, max=4, envvar="DATARUN_SANDBOX_MIN", help="Sandbox level below which not to start."),

@@ -197,8 +197,14 @@ def test_the_first_queue_is_asked_first(system):
 def test_who_takes_says_which_queues_are_asked_and_in_which_order(system):
     """The order decides, not the queues' own; a queue that is not named is left alone."""
     queue = system.queue()
-    append(system, FOLD_REQUESTS_LOW, b"1", b"low", single=True)
-    append(system, FOLD_REQUESTS_HIGH, b"2", b"high", single=True)
+    append(system, FOLD_REQUESTS_LOW, b"1", b"warm", single=True)
+    append(system, FOLD_REQUESTS_HIGH, b"2", b"warm", single=True)
+    for _ in range(2):
+        queue.accept(take(queue))
+    assert take(queue, 0.5) is None
+    append(system, FOLD_REQUESTS_LOW, b"3", b"low", single=True)
+    append(system, FOLD_REQUESTS_HIGH, b"4", b"high", single=True)
+    time.sleep(0.3)
     low = take(queue, order=("L", "H"))
     assert low.record.value == b"low"
     queue.accept(low)
