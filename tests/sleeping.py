@@ -20,17 +20,31 @@ from typing import Any
 
 from datarun.blobs import LocalBlobs
 from datarun.envelope import Context, decode, encode, now
-from datarun.events import Cause, Event, Fault, FoldRequested, Metrics, Priority, Sandbox, Split, SplitRequested, Stage
+from datarun.events import (
+    Blob,
+    Cause,
+    Dataset,
+    Event,
+    Fault,
+    FoldRequested,
+    Metrics,
+    Priority,
+    Sandbox,
+    Split,
+    SplitRequested,
+    Stage,
+)
 from datarun.log import EventLog, StoredRecord
 from datarun.settings import load_settings
 from datarun.telemetry import configure_logging
 from datarun.topics import Catalogue, Topic
 from services.runner.__main__ import Options, parse_queues, serve
 from services.runner.execution import Failed, Limits
-from tests.histories import requested
 
 ROOT = Path(__file__).parents[1]
-READY_SECONDS = 40
+READY_SECONDS = 90
+NOTHING = Blob(sha256="0" * 64, size=0)
+DATASET = Dataset(raw_data_id=1, name="none", target_column="y", workflow_elements="classifier", files=())
 
 
 class Sleeper:
@@ -72,7 +86,18 @@ class Sleeper:
 
 def sleeping(fold_id: int, seconds: float, priority: Priority = Priority.LOW) -> FoldRequested:
     """Return the request of a fold that sleeps."""
-    return requested(fold_id, priority=priority, task_id=str(seconds))
+    return FoldRequested(
+        fold_id=fold_id,
+        attempt=1,
+        submission_id=1,
+        priority=priority,
+        dataset=DATASET,
+        files=(),
+        train_is=NOTHING,
+        test_is=NOTHING,
+        task_id=str(seconds),
+        requested_by="somebody",
+    )
 
 
 @dataclass

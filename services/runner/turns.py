@@ -11,6 +11,8 @@ PRIORITY = ("H", "data", "L")
 """The order in which queues are asked; a split is short and many folds may wait for it."""
 SHARE = 8
 """While work waits in a queue, one start in so many is its own; one in nine if another was passed over as often."""
+ASKED = 3
+"""So often a queue whose turn has come is asked before it counts as empty: its work may have been slow to arrive."""
 
 
 class Turns:
@@ -27,5 +29,11 @@ class Turns:
     def took(self, queue: str | None) -> None:
         """Learn what asking in this order brought: those before `queue` had nothing, those behind were passed over."""
         order = self.order()
-        behind = () if queue is None else order[order.index(queue) + 1 :]
-        self._passed = {name: passed + 1 if name in behind else 0 for name, passed in self._passed.items()}
+        place = len(order) if queue is None else order.index(queue)
+        for name in order[:place]:
+            asked_again = queue is not None and SHARE - 1 <= self._passed[name] < SHARE - 2 + ASKED
+            self._passed[name] = self._passed[name] + 1 if asked_again else 0
+        for name in order[place + 1 :]:
+            self._passed[name] += 1
+        if queue is not None:
+            self._passed[queue] = 0

@@ -91,8 +91,8 @@ def test_low_gets_its_share_of_endless_high(system: Ground) -> None:
     wait_started(system, 44)
     order = told(system, FoldStarted)
     places = [order.index(fold_id) for fold_id in (101, 102, 103)]
-    assert [later - earlier for earlier, later in pairwise(places)] == [SHARE, SHARE]
-    assert places[0] < 2 * SHARE
+    # What arrives late keeps its turn for two more starts.
+    assert all(later - earlier <= SHARE + 2 for earlier, later in pairwise([0, *places]))
 
 
 @pytest.mark.parametrize("grace", [0, GRACE])

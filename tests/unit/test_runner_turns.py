@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.runner.turns import PRIORITY, SHARE, Turns
+from services.runner.turns import ASKED, PRIORITY, SHARE, Turns
 
 
 def start(turns, waiting):
@@ -38,6 +38,18 @@ def test_a_new_high_fold_is_next_however_long_high_was_busy_before():
         start(turns, {"H"})
     start(turns, {"L"})
     assert start(turns, {"H", "L"}) == "H"
+
+
+def test_work_that_is_slow_to_arrive_keeps_its_turn():
+    """A queue is asked first three times before it is believed to be empty."""
+    turns = Turns(["H", "L"])
+    for _ in range(SHARE - 1):
+        start(turns, {"H", "L"})
+    asked_first = []
+    for _ in range(ASKED + 1):
+        asked_first.append(turns.order()[0])
+        turns.took("H")
+    assert asked_first == [*["L"] * ASKED, "H"]
 
 
 @pytest.mark.parametrize("waiting", [{"H", "data", "L"}, {"data", "L"}, {"H", "data"}])
