@@ -133,12 +133,15 @@ def measure(kafka: str, folder: Path, name: str, seconds: Sequence[float]) -> fl
         time.sleep(best)  # to look on would take the CPU from what is measured
         wait_for(lambda: finished(made) >= len(seconds) + len(Priority))
         taken = makespan(made)
+        complaints = [line for runner in made.runners for line in runner.complaints()]
     ratio, pool = taken / best, bare(seconds)
     print(
         f"{name:36s} {taken:6.2f} s  ideal {best:6.2f}: {100 * (ratio - 1):+5.1f} %  "
         f"a bare pool {100 * (pool / best - 1):+5.1f} %",
         flush=True,
     )
+    for line in complaints:
+        print(f"  {line}")
     return ratio
 
 

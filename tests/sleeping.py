@@ -115,6 +115,10 @@ class Runner:
             assert time.monotonic() < deadline, self.output.read_text()
             time.sleep(0.02)
 
+    def complaints(self) -> list[str]:
+        """Return the warnings and worse it has logged."""
+        return [line for line in self.output.read_text().splitlines() if '"level": "info"' not in line]
+
     def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
         """Send a signal."""
         self.process.send_signal(number)
