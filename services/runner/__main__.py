@@ -156,6 +156,8 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     kafka: Annotated[str | None, typer.Option(help="Kafka's host:port.")] = None,
     blobs: Annotated[str | None, typer.Option(help="URL of the blob store.")] = None,
     topic_prefix: Annotated[str | None, typer.Option(help="Prefix of the topics' names.")] = None,
+    gateway: Annotated[str | None, typer.Option(metavar="URL", help="The gateway's URL.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File of the token this runner has at the gateway.")] = None,
     queues: Annotated[
         str, typer.Option(callback=_checked_queues, help="Queues to take work from; high first, low one start in 8.")
     ] = "H,L,data",
@@ -177,7 +179,8 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     """Run a runner in the foreground."""
     configure_logging("runner")
     try:
-        settings = load_settings(directory, kafka=kafka, blobs=blobs, topic_prefix=topic_prefix)
+        servers = {"kafka": kafka, "blobs": blobs, "gateway_url": gateway, "token_file": token_file}
+        settings = load_settings(directory, topic_prefix=topic_prefix, **servers)
         soft = SOFT_SHARE * hard_limit if soft_limit is None else soft_limit
         limits = Limits(hard_seconds=hard_limit, soft_seconds=soft, memory_mib=memory)
         run(settings, Options(parse_queues(queues), slots, limits, grace, sandbox_min))
