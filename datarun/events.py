@@ -344,6 +344,23 @@ class FoldHandedBack(RunEvent):
     """A runner that stops gave a fold back; its next delivery is requested already."""
 
 
+class FoldCancelled(FoldEvent):
+    """Somebody cancelled a fold; the attempt is over, whatever a runner still says of it."""
+
+    identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt")
+    submission_id: Id
+    raw_data_id: Id
+    cancelled_by: Text
+    reason: Text = ""
+
+
+class FoldFenced(FoldEvent):
+    """Attempts of a fold up to this one are not to run any more; who runs one ends it."""
+
+    identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt", "cause")
+    cause: Literal["cancelled", "superseded"]
+
+
 class PredictionsFetched(FoldEvent):
     """A client received the predictions of a fold to the last byte."""
 
@@ -373,6 +390,7 @@ class RunnerHeartbeat(Event):
     slots: Count
     running: tuple[RunningFold, ...] = ()
     splitting: tuple[Id, ...] = ()
+    skipped: Count = 0
     versions: dict[str, str] = Field(default_factory=dict)
     sandbox: Sandbox
     stopping: bool = False
@@ -391,6 +409,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     FoldLost,
     FoldHandedBack,
     FoldReproduced,
+    FoldCancelled,
+    FoldFenced,
     PredictionsFetched,
     RunnerHeartbeat,
 )

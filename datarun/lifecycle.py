@@ -38,6 +38,7 @@ RANK_OF: dict[type[FoldEvent], Rank] = {
     events.FoldLost: Rank.LOST,
     events.FoldHandedBack: Rank.HANDED_BACK,
     events.FoldFailed: Rank.ERROR,
+    events.FoldCancelled: Rank.ERROR,
     events.FoldTested: Rank.TESTED,
 }
 

@@ -94,10 +94,20 @@ FOLD_EVENTS = Topic(
         events.FoldLost,
         events.FoldHandedBack,
         events.FoldReproduced,
+        events.FoldCancelled,
         events.PredictionsFetched,
     ),
     ("runner", "reaper", "gateway", "verifier"),
     ("projector",),
+)
+FOLD_CONTROL = Topic(
+    "fold-control",
+    Kind.STATE,
+    "fold_id",
+    (events.FoldFenced,),
+    ("gateway",),
+    ("runner",),
+    config={"cleanup.policy": "compact", **_BROKER_TIME},
 )
 RUNNER_STATUS = Topic(
     "runner-status",
@@ -124,6 +134,7 @@ TOPICS: tuple[Topic, ...] = (
     FOLD_REQUESTS_HIGH,
     FOLD_REQUESTS_LOW,
     FOLD_EVENTS,
+    FOLD_CONTROL,
     RUNNER_STATUS,
     DEAD_LETTERS,
 )

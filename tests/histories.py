@@ -20,6 +20,7 @@ from datarun.events import (
     DataUploaded,
     Event,
     Fault,
+    FoldCancelled,
     FoldFailed,
     FoldHandedBack,
     FoldLost,
@@ -128,6 +129,18 @@ def run_event(kind: type[Event], fold_id: int, *, attempt: int = 1, delivery: in
     raise TypeError(kind)
 
 
+def cancelled(fold_id: int, *, attempt: int = 1, mark: int = 0) -> FoldCancelled:
+    """Return a cancellation; `mark` makes it unlike others of the same attempt."""
+    return FoldCancelled(
+        fold_id=fold_id,
+        attempt=attempt,
+        submission_id=fold_id % 3 + 1,
+        raw_data_id=1,
+        cancelled_by=f"user {mark}",
+        reason="a mistake" if mark % 2 else "",
+    )
+
+
 def partition_of(record: StoredRecord) -> TopicPartition:
     """Return where a record is, without its offset."""
     return TopicPartition(record.topic, record.partition)
@@ -202,6 +215,8 @@ def _fold_events(place: tuple[int, int, int, int], kind: int) -> Event:
     fold_id, attempt, delivery, mark = place
     if kind < len(_RUN_KINDS):
         return run_event(_RUN_KINDS[kind], fold_id, attempt=attempt, delivery=delivery, mark=mark)
+    if kind == len(_RUN_KINDS) + 2:
+        return cancelled(fold_id, attempt=attempt, mark=mark)
     if kind == len(_RUN_KINDS):
         return PredictionsFetched(fold_id=fold_id, attempt=attempt, fetch_id=str(mark), fetched_by="somebody")
     priority = Priority.HIGH if mark % 5 else Priority.LOW
@@ -238,7 +253,7 @@ def _runner_events(place: tuple[int, int, int, int], _: int) -> Event:
 
 
 events = st.one_of(
-    st.builds(_fold_events, _PLACES, st.integers(0, len(_RUN_KINDS) + 1)),
+    st.builds(_fold_events, _PLACES, st.integers(0, len(_RUN_KINDS) + 2)),
     st.builds(_data_events, _PLACES, st.integers(0, 3)),
     st.builds(_runner_events, _PLACES, st.just(0)),
 )
