@@ -51,7 +51,7 @@ class Sleeper:
     """Stands in for the execution engine: takes time and no CPU, and ends when it is cancelled."""
 
     def __init__(self) -> None:
-        self._cancelled: dict[int, threading.Event] = {}
+        self._cancelled: dict[tuple[int, int], threading.Event] = {}
 
     def start(self) -> Sandbox:
         """Isolate nothing."""
@@ -59,7 +59,7 @@ class Sleeper:
 
     def run(self, request: FoldRequested, **_: Any) -> Failed:
         """Sleep."""
-        cancelled = self._cancelled.setdefault(request.fold_id, threading.Event())
+        cancelled = self._cancelled.setdefault((request.fold_id, request.attempt), threading.Event())
         ended = cancelled.wait(float(request.task_id))
         return Failed(
             stage=Stage.TRAIN,
@@ -76,9 +76,9 @@ class Sleeper:
         time.sleep(float(request.task_id))
         return Split(kind="standard", task_id=request.task_id)
 
-    def cancel(self, fold_id: int) -> None:
+    def cancel(self, fold_id: int, attempt: int) -> None:
         """Wake a fold."""
-        self._cancelled.setdefault(fold_id, threading.Event()).set()
+        self._cancelled.setdefault((fold_id, attempt), threading.Event()).set()
 
     def close(self) -> None:
         """Nothing is open."""

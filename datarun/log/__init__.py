@@ -10,6 +10,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+REQUEUED = "datarun-requeued"
+"""Header of a record that a consumer appended anew instead of giving it back: it may be older than it looks."""
+
 
 class TopicPartition(NamedTuple):
     """One ordered sequence of records."""

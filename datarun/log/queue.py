@@ -14,7 +14,7 @@ import structlog
 from confluent_kafka import AcknowledgeType, IllegalStateException, KafkaException, Message, ShareConsumer
 
 from datarun.errors import LogUnavailable
-from datarun.log import EventLog, Position, Record, Work
+from datarun.log import REQUEUED, EventLog, Position, Record, Work
 from datarun.log.kafka import stored
 from datarun.topics import SHARE_GROUP_CONFIG, Catalogue, Topic
 
@@ -170,7 +170,8 @@ def _consumer(bootstrap: str, topic: str, group: str) -> ShareConsumer:
 
 def _copy(work: Work) -> Record:
     record = work.record
-    headers = tuple((name, value) for name, value in record.headers if value is not None)
+    headers = tuple((name, value) for name, value in record.headers if value is not None and name != REQUEUED)
+    headers += ((REQUEUED, f"{record.partition}:{record.offset}".encode()),)
     return Record(record.topic, record.key or b"", record.value or b"", headers, single=True)
 
 

@@ -124,22 +124,16 @@ _NEW = f"""
         where taken.fold_id = asked.fold_id and taken.attempt = f.run_attempt and taken.claimed_until > now())
     order by asked.fold_id limit %(limit)s"""  # noqa: S608 - constants
 
-# The first is fold_waiting's condition, to the letter, the second within fold_running's: started, and requested again.
+# The first condition is that of the partial index fold_open, to the letter; of the others the write side knows first.
 _OPEN = """
     select request_offset from rm.fold f
-    where (request_attempt > run_attempt or (request_attempt = run_attempt and run_rank = 3))
+    where (request_attempt > run_attempt
+           or (request_attempt = run_attempt and run_rank < 8 and request_delivery > run_delivery))
       and priority = %(queue)s and request_offset >= %(start)s and request_offset < %(end)s
-      and (request_attempt > run_attempt or request_delivery > run_delivery) and {wanted}
-    union
-    select request_offset from rm.fold f
-    where run_rank between 1 and 3
-      and priority = %(queue)s and request_offset >= %(start)s and request_offset < %(end)s
-      and request_attempt = run_attempt and request_delivery > run_delivery and {wanted}
-    order by request_offset"""
-# The write side knows of these before the log does.
-_WANTED = """not exists (
+      and not exists (
         select from intake.cancellation c where c.fold_id = f.fold_id and c.attempt >= f.request_attempt)
-      and not exists (select from intake.fold c where c.fold_id = f.fold_id and c.attempt > f.request_attempt)"""
+      and not exists (select from intake.fold c where c.fold_id = f.fold_id and c.attempt > f.request_attempt)
+    order by request_offset"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +180,7 @@ def open_requests(cursor: Cursor, queue: str, *, start: int, end: int) -> list[i
     Begun are deliveries that a runner started, whatever came of them; what was cancelled, has ended or was requested
     anew since is not open either.
     """
-    cursor.execute(_OPEN.format(wanted=_WANTED), {"queue": queue, "start": start, "end": end})
+    cursor.execute(_OPEN, {"queue": queue, "start": start, "end": end})
     return [offset for (offset,) in cursor.fetchall()]
 
 

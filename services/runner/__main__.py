@@ -20,14 +20,19 @@ from datarun import notify
 from datarun.blobs import BlobStore, open_blobs
 from datarun.errors import DatarunError
 from datarun.events import RunnerHeartbeat, Sandbox
+from datarun.gateway_client import GatewayClient
 from datarun.log.kafka import KafkaLog
 from datarun.log.queue import KafkaWorkQueue
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
 from datarun.telemetry import configure_logging
 from datarun.topics import QUEUES
+from services.runner.admission import Gate
+from services.runner.control import Control
 from services.runner.execution import Executor, Limits, SandboxRefused
 from services.runner.execution.sandboxes import ISOLATED, at_least, remedy
+from services.runner.fences import Fences
 from services.runner.heartbeat import Heart, Holdings
+from services.runner.openings import Openings
 from services.runner.publisher import Publisher
 from services.runner.service import HANDOVER_SECONDS, Service
 from services.runner.stopping import on_signal
@@ -37,6 +42,11 @@ from services.runner.work import Worker
 CONFIGURATION_ERROR = 78
 SOFT_SHARE = 0.9
 """Of the hard limit, where no soft one is given."""
+PLACED_SECONDS = 5.0
+NO_GATEWAY = (
+    "requests that are older than an hour, or were handed out before, are left to the reaper,"
+    " which puts back what nobody has begun: pass --gateway and --token-file"
+)
 CLOSING_SECONDS = 0.8
 """After the last fold is handed over; a broker that is away must not hold up the end."""
 PACKAGES = ("datarun", "numpy", "pandas", "scikit-learn", "scipy")
@@ -85,12 +95,23 @@ def run(settings: Settings, options: Options) -> None:
     blobs = open_blobs(settings.blobs)
     work_folder = settings.directory / "runner"
     plans = at_least(options.sandbox_min)
-    executor = Executor(blobs=blobs, limits=options.limits, slots=options.slots, work_folder=work_folder, plans=plans)
-    serve(settings, options, executor=executor, blobs=blobs)
+    fences = Fences()
+    executor = Executor(
+        blobs=blobs,
+        limits=options.limits,
+        slots=options.slots,
+        work_folder=work_folder,
+        plans=plans,
+        is_unwanted=lambda request: fences.cover(request.fold_id, request.attempt),
+    )
+    serve(settings, options, executor=executor, blobs=blobs, fences=fences)
 
 
-def serve(settings: Settings, options: Options, *, executor: Executor, blobs: BlobStore) -> None:
+def serve(
+    settings: Settings, options: Options, *, executor: Executor, blobs: BlobStore, fences: Fences | None = None
+) -> None:
     """Have an executor run what the queues bring until SIGTERM or SIGINT; running folds get the grace to finish."""
+    fences = fences or Fences()
     event_log = KafkaLog(settings.kafka)
     runner_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     publisher = Publisher(event_log, catalogue=settings.catalogue, source=f"datarun/runner/{runner_id}")
@@ -98,6 +119,7 @@ def serve(settings: Settings, options: Options, *, executor: Executor, blobs: Bl
     try:
         me = Self(runner_id, executor.start())
         queues = [(name, QUEUES[name]) for name in options.queues]
+        control = Control(event_log, catalogue=settings.catalogue, fences=fences, on_fence=executor.cancel)
         service = Service(
             queue=KafkaWorkQueue(settings.kafka, queues, catalogue=settings.catalogue, event_log=event_log),
             worker=Worker(executor=executor, blobs=blobs, publisher=publisher, identity=me),
@@ -106,19 +128,32 @@ def serve(settings: Settings, options: Options, *, executor: Executor, blobs: Bl
             slot_count=options.slots,
             grace_seconds=options.grace_seconds,
             queues=options.queues,
+            admission=Gate(fences, control, Openings(gateway_of(settings))),
         )
         on_signal(service.stop, seconds=options.grace_seconds + HANDOVER_SECONDS + CLOSING_SECONDS)
         heart = Heart(publisher, describe(me, options, service))
+        control.start(on_failure=service.stop)
+        # Its first heartbeat then tells this runner the broker's time.
+        control.wait_placed(PLACED_SECONDS)
         heart.start()
         status = f"{options.slots} slots, {','.join(options.queues)}, {describe_sandbox(me.sandbox)}"
         notify.ready(status)
         log.info("runner.ready", status=status)
         service.run()
         heart.stop()
+        control.stop()
     finally:
         executor.close()
         event_log.close()
     log.info("runner.stopped")
+
+
+def gateway_of(settings: Settings) -> GatewayClient | None:
+    """Return the gateway to ask about requests that may have been begun before, None when none is named."""
+    if settings.gateway_url is None or settings.token is None:
+        log.warning("runner.no_gateway", advice=NO_GATEWAY)
+        return None
+    return GatewayClient.of(settings)
 
 
 def describe_sandbox(sandbox: Sandbox) -> str:
@@ -145,6 +180,7 @@ def describe(me: Self, options: Options, service: Service) -> Callable[[int], Ru
             versions=versions,
             sandbox=me.sandbox,
             stopping=service.stopping,
+            skipped=service.admission.skipped,
         )
 
     return heartbeat

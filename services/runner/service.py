@@ -22,6 +22,8 @@ from datarun.errors import LogUnavailable, Rejected, Retryable
 from datarun.events import FoldRequested, FoldStarted, RunningFold, SplitRequested
 from datarun.log import Work, WorkQueue
 from datarun.topics import Catalogue
+from services.runner.admission import Admission, Unconditional
+from services.runner.confirmation import Verdict
 from services.runner.handover import ask_again, hand_back
 from services.runner.heartbeat import Holdings
 from services.runner.runs import FoldRun, SplitRun
@@ -56,10 +58,12 @@ class Service:
     slot_count: int
     grace_seconds: float
     queues: Sequence[str] = PRIORITY
+    admission: Admission = field(default_factory=Unconditional)
     clock: Callable[[], float] = time.monotonic
     _stopping: threading.Event = field(default_factory=threading.Event)
     _stopped_at: float = 0.0
     _splits: list[SplitRun] = field(default_factory=list)
+    _awaited: list[tuple[Work, FoldRequested]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._slots = Slots(self.slot_count)
@@ -88,6 +92,7 @@ class Service:
 
     def _turn(self) -> None:
         self._settle_splits()
+        self._admit_awaited()
         if not self._slots.wait_free(FULL_SECONDS):
             self._drain()
             return
@@ -112,9 +117,29 @@ class Service:
             self.queue.accept(work)
             return
         if isinstance(event, FoldRequested):
-            self._begin_fold(work, FoldRun(event, record))
+            self._admit(work, event)
         elif isinstance(event, SplitRequested):
             self._begin_split(SplitRun(event, work, self.clock()))
+
+    def _admit(self, work: Work, request: FoldRequested) -> None:
+        match self.admission.judge(work, request):
+            case Verdict.START:
+                self._begin_fold(work, FoldRun(request, work.record))
+            case Verdict.SKIP | Verdict.LEAVE:
+                self.queue.accept(work)
+            case Verdict.WAIT:
+                # Not acknowledged, so its queue hands out no more; the others do.
+                self._awaited.append((work, request))
+            case Verdict.RELEASE:
+                self.queue.release(work)
+
+    def _admit_awaited(self) -> None:
+        awaited, self._awaited = self._awaited, []
+        for work, request in awaited:
+            if self._slots.wait_free(0):
+                self._admit(work, request)
+            else:
+                self.queue.release(work)
 
     def _begin_fold(self, work: Work, run: FoldRun) -> None:
         named = run.named
@@ -232,7 +257,7 @@ class Service:
         folds = [run for run in self.holdings.fold_runs() if run.claim()]
         splits = [run for run in self._splits if run.claim()]
         for run in folds:
-            self.worker.executor.cancel(run.request.fold_id)
+            self.worker.executor.cancel(run.request.fold_id, run.request.attempt)
         crash_point("runner.after_claim")
         hand_back(
             folds,

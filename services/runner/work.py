@@ -12,6 +12,7 @@ from datarun.crashes import crash_point
 from datarun.errors import LogUnavailable
 from datarun.events import (
     Blob,
+    Cause,
     DataSplit,
     FoldFailed,
     FoldRequested,
@@ -75,6 +76,10 @@ class Worker:
         # A fold that takes its runner down with it, whichever runs it.
         crash_point(f"runner.fold.{request.fold_id}")
         outcome = self.executor.run(request, on_trained=on_trained)
+        if isinstance(outcome, Failed) and outcome.cause is Cause.CANCELLED:
+            # Whoever had it killed has told, or tells, what became of it.
+            log.info("fold.killed", **run.named.model_dump())
+            return False
         event = self._result(request, outcome)
         if not run.claim():
             return False

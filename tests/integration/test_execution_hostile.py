@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from datarun.events import Cause, Dataset, Fault, Stage
-from services.runner.execution import Failed, Limits, Tested
+from datarun.events import Cause, Dataset, Fault, FoldRequested, Stage
+from services.runner.execution import Executor, Failed, Limits, Tested
 from tests.integration.execution_workbench import GOOD, Workbench, workbench
 
 LIMITS = Limits(hard_seconds=4, memory_mib=768, disk_mib=16, processes=48, open_files=128, output_mib=4, log_kib=64)
@@ -575,12 +575,55 @@ def test_a_cancelled_fold_ends_at_once(bench: Workbench, dataset: Dataset) -> No
     import threading
 
     request = bench.request(dataset, {"classifier.py": classifier(fit="time.sleep(1000)")}, range(60))
-    timer = threading.Timer(0.5, bench.executor.cancel, [request.fold_id])
+    timer = threading.Timer(0.5, bench.executor.cancel, [request.fold_id, 1])
     timer.start()
     outcome = bench.executor.run(request, on_trained=lambda _: None)
     assert isinstance(outcome, Failed)
     assert outcome.cause is Cause.CANCELLED
-    bench.executor.cancel(request.fold_id)
+    bench.executor.cancel(request.fold_id, 1)
+
+
+def test_cancelling_an_attempt_leaves_a_later_one_alone(bench: Workbench, dataset: Dataset) -> None:
+    """A fold forced anew beside its old attempt runs to its end when that one is killed."""
+    import threading
+
+    slow = bench.request(dataset, {"classifier.py": classifier(fit="time.sleep(1000)")}, range(60))
+    again = bench.request(dataset, {"classifier.py": classifier(fit="time.sleep(1.5)")}, range(60))
+    again = again.model_copy(update={"fold_id": slow.fold_id, "attempt": 2})
+    outcomes: dict[int, object] = {}
+
+    def run(request: FoldRequested) -> None:
+        outcomes[request.attempt] = bench.executor.run(request, on_trained=lambda _: None)
+
+    threads = [threading.Thread(target=run, args=[request]) for request in (slow, again)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.7)
+    bench.executor.cancel(slow.fold_id, 1)
+    for thread in threads:
+        thread.join(20)
+    assert isinstance(outcomes[1], Failed)
+    assert outcomes[1].cause is Cause.CANCELLED
+    assert isinstance(outcomes[2], Tested)
+
+
+def test_a_fold_that_became_unwanted_before_it_had_a_child_never_begins(
+    bench: Workbench, dataset: Dataset, tmp_path: Path
+) -> None:
+    """Nobody could kill it then, so its child is ended before it is sent anything."""
+    executor = Executor(
+        blobs=bench.blobs, limits=LIMITS, slots=1, work_folder=tmp_path, is_unwanted=lambda request: request.attempt < 2
+    )
+    request = bench.request(dataset, {"classifier.py": GOOD}, range(60))
+    try:
+        executor.start()
+        unwanted = executor.run(request, on_trained=lambda _: None)
+        wanted = executor.run(request.model_copy(update={"attempt": 2}), on_trained=lambda _: None)
+    finally:
+        executor.close()
+    assert isinstance(unwanted, Failed)
+    assert (unwanted.cause, unwanted.log) == (Cause.CANCELLED, "")
+    assert isinstance(wanted, Tested)
 
 
 def test_what_on_trained_raises_is_raised(bench: Workbench, dataset: Dataset) -> None:

@@ -40,8 +40,8 @@ class ScriptedExecutor:
     def split(self, request):
         return self.script(request, None)
 
-    def cancel(self, fold_id):
-        self.cancelled.append(fold_id)
+    def cancel(self, fold_id, attempt):
+        self.cancelled.append((fold_id, attempt))
 
 
 class System:
@@ -278,7 +278,7 @@ def test_a_fold_beyond_the_grace_is_handed_to_another_runner(tmp_path):
     system.append(fold_requested())
     system.run_until(begun.is_set)
     assert kinds(system) == ["FoldStarted", "FoldHandedBack"]
-    assert (system.executor.cancelled, system.holdings.folds()) == ([11], ())
+    assert (system.executor.cancelled, system.holdings.folds()) == ([(11, 1)], ())
     killed.set()
     join_slots()
     other = System(tmp_path, succeed, after=system)

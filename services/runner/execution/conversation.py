@@ -94,7 +94,7 @@ class Conversation:
 
     def _ended(self, stage: Stage, ended: Ended) -> FoldFailure:
         if self._box.cancelled:
-            return messages.failure(stage, Cause.CANCELLED, Fault.PLATFORM, "cancelled")
+            return messages.cancelled(stage)
         if self._box.is_out_of_memory():
             return self._out_of_memory(stage)
         if self._box.interrupted:

@@ -1,0 +1,192 @@
+"""Runners that are handed what was begun before: a group that forgot all, a taker that died; among real servers."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from datarun import tokens
+from datarun.db import connect
+from datarun.events import Event, FoldFailed, FoldRequested, FoldStarted, FoldTested, Priority, RunnerHeartbeat
+from datarun.log.admin import create_topics
+from datarun.log.kafka import KafkaLog
+from datarun.projection.share import Ground as Projection
+from datarun.projection.share import project_share
+from datarun.topics import FOLD_EVENTS, PROJECTED, QUEUES, RUNNER_STATUS, Catalogue
+from tests.gateways import Gateway, running_gateway
+from tests.histories import requested, run_event
+from tests.projecting import Installation, wait_until
+from tests.sleeping import Ground, ground, sleeping
+
+FOLDS = 10_000
+SECONDS = 60
+
+
+@dataclass
+class Site:
+    """An installation with a projector, runners that only sleep, and gateways as they are started."""
+
+    installation: Installation
+    ground: Ground
+    blobs_url: str
+
+    @contextmanager
+    def gateway(self) -> Iterator[Gateway]:
+        """Run a gateway, and tell the runners that start from now on of it."""
+        with running_gateway(
+            self.installation.folder / "gateway",
+            kafka=self.installation.kafka,
+            postgres_url=self.installation.postgres_url,
+            blobs_url=self.blobs_url,
+            prefix=self.installation.catalogue.prefix,
+        ) as running:
+            self.tell_of(running.url)
+            yield running
+
+    def tell_of(self, url: str) -> None:
+        """Write down the gateway's URL and a token where runners look."""
+        token = tokens.make()
+        tokens.add(self.installation.postgres_url, token, "runner", role="runner")
+        names = ("kafka", "postgres_url", "blobs", "user", "password")
+        told = dict.fromkeys(names, "x") | {"gateway_url": url, "runner_token": token}
+        (self.ground.folder / "connection.json").write_text(json.dumps(told))
+
+    def events(self, *kinds: type[Event]) -> list[Event]:
+        """Return the events of some kinds."""
+        found = self.ground.stored(FOLD_EVENTS, RUNNER_STATUS)
+        return [event for _, event in found if isinstance(event, kinds)]
+
+    def started(self, fold_id: int) -> list[tuple[int, int]]:
+        """Return the attempts and deliveries of a fold that were started."""
+        events = [event for event in self.events(FoldStarted) if event.key == str(fold_id)]
+        return [(event.attempt, event.delivery) for event in events if isinstance(event, FoldStarted)]
+
+    def has_ended(self, fold_id: int) -> bool:
+        """Tell whether a fold has its result."""
+        return any(event.key == str(fold_id) for event in self.events(FoldFailed, FoldTested))
+
+    def skipped(self) -> int:
+        """Return how many requests the newest runner says it skipped."""
+        beats = [event for event in self.events(RunnerHeartbeat) if isinstance(event, RunnerHeartbeat)]
+        return beats[-1].skipped if beats else 0
+
+
+@pytest.fixture
+def site(kafka: str, postgres_url: str, blobs_url: str, topic_prefix: str, tmp_path: Path) -> Iterator[Site]:
+    """Make the topics of a fresh installation."""
+    create_topics(kafka, prefix=topic_prefix)
+    catalogue = Catalogue(topic_prefix)
+    with ground(kafka, catalogue, tmp_path) as made:
+        yield Site(Installation(kafka, postgres_url, catalogue, tmp_path), made, blobs_url)
+
+
+def project(site: Site) -> None:
+    """Bring the log into the read model by the plain loop."""
+    installation = site.installation
+    ends = site.ground.log.end_offsets([installation.catalogue.full_name(topic) for topic in PROJECTED])
+    place = Projection(
+        lambda: KafkaLog(installation.kafka),
+        lambda: connect(installation.postgres_url),
+        installation.catalogue,
+        "rm",
+    )
+    project_share(place, dict.fromkeys(ends, 0), ends)
+
+
+def forget(site: Site) -> None:
+    """Delete what the share groups know, as when a cluster is restored without it."""
+    client = AdminClient({"bootstrap.servers": site.installation.kafka})
+    names = [site.installation.catalogue.share_group(topic) for topic in QUEUES.values()]
+
+    def deleted() -> bool:
+        left = {group.group_id for group in client.list_groups().result(10).valid}
+        for name in left.intersection(names):
+            # Its last member may still be leaving.
+            with suppress(Exception):
+                client.delete_consumer_groups([name])[name].result(10)
+        return not left.intersection(names)
+
+    wait_until(deleted, SECONDS)
+    create_topics(site.installation.kafka, prefix=site.installation.catalogue.prefix)
+
+
+def test_a_group_that_forgot_ten_thousand_finished_folds_runs_none_of_them(site: Site) -> None:
+    """It hands all of them out again, twice here; nothing starts but what is new, and few questions are asked."""
+    priorities = (Priority.HIGH, Priority.LOW)
+    for kind in (FoldRequested, FoldStarted, FoldTested):
+        site.ground.append(
+            requested(number, priority=priorities[number % 2]) if kind is FoldRequested else run_event(kind, number)
+            for number in range(1, FOLDS + 1)
+        )
+    project(site)
+    with site.installation.projector() as projector, site.gateway():
+        projector.wait_ready()
+        for turn in (1, 2):
+            began = time.monotonic()
+            [runner] = site.ground.start_ready()
+            wait_until(lambda: site.skipped() == FOLDS, SECONDS * 2)
+            print(f"turn {turn}: {FOLDS} requests skipped {time.monotonic() - began:.1f} s after the runner's start")
+            new = FOLDS + turn
+            site.ground.append([sleeping(new, 0.01)])
+            wait_until(lambda: site.has_ended(new), SECONDS)  # noqa: B023 - waited for at once
+            assert len(site.events(FoldStarted)) == FOLDS + turn
+            assert site.skipped() == FOLDS
+            runner.signal()
+            assert runner.wait() == 0
+            forget(site)
+
+
+@pytest.mark.parametrize(
+    ("crash_at", "started"), [("runner.after_take", [(1, 1)]), ("runner.after_started", [(1, 1), (1, 2)])]
+)
+def test_a_request_whose_taker_died_is_started_once_a_delivery(
+    site: Site, crash_at: str, started: list[tuple[int, int]]
+) -> None:
+    """Before FoldStarted the next runner starts it; after, only the reaper's next delivery is started."""
+    with site.installation.projector() as projector, site.gateway():
+        projector.wait_ready()
+        site.ground.start(crash_at=crash_at)
+        site.ground.append([sleeping(1, 0.01)])
+        site.ground.runners[-1].wait()
+        site.ground.start_ready()
+        wait_until(lambda: site.has_ended(1), SECONDS)
+        assert site.started(1) == started
+
+
+def test_what_was_taken_before_waits_for_the_gateway(site: Site) -> None:
+    """While nobody can tell whether it was begun it is not started, nor lost; other queues go on."""
+    with site.installation.projector() as projector:
+        projector.wait_ready()
+        with site.gateway() as gateway:
+            url = gateway.url
+        site.ground.start(crash_at="runner.after_take")
+        site.ground.append([sleeping(1, 0.01, Priority.HIGH)])
+        site.ground.runners[-1].wait()
+        site.tell_of(url)
+        [runner] = site.ground.start_ready()
+        wait_until(lambda: "gateway.cannot_confirm" in runner.output.read_text(), SECONDS)
+        site.ground.append([sleeping(2, 0.01, Priority.LOW)])
+        wait_until(lambda: site.has_ended(2), SECONDS)
+        assert site.started(1) == []
+        wait_until(lambda: "request.not_confirmed" in runner.output.read_text(), SECONDS)
+        assert site.started(1) == []
+
+
+def test_a_runner_without_a_gateway_says_so_and_leaves_what_was_taken_before(site: Site) -> None:
+    """The reaper knows whether it was begun; new requests start."""
+    site.ground.start(crash_at="runner.after_take")
+    site.ground.append([sleeping(1, 0.01)])
+    site.ground.runners[-1].wait()
+    [runner] = site.ground.start_ready()
+    assert "runner.no_gateway" in runner.output.read_text()
+    wait_until(lambda: site.skipped() == 1, SECONDS)
+    site.ground.append([sleeping(2, 0.01)])
+    wait_until(lambda: site.has_ended(2), SECONDS)
+    assert site.started(1) == []
