@@ -134,8 +134,8 @@ class Service:
                 self.queue.release(work)
 
     def _admit_awaited(self) -> None:
-        awaited, self._awaited = self._awaited, []
-        for work, request in awaited:
+        for _ in range(len(self._awaited)):
+            work, request = self._awaited.pop(0)
             if self._slots.wait_free(0):
                 self._admit(work, request)
             else:
