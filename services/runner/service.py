@@ -235,6 +235,8 @@ class Service:
 
     def _finish(self) -> None:
         """Let running work end within the grace, hand the rest over to other runners, then leave the queue."""
+        for work, _ in self._awaited:
+            self.queue.release(work)
         until = self._stopped_at + self.grace_seconds
         self._rest(until)
         self._hand_over()
