@@ -1,6 +1,7 @@
 """Cancelling and forcing on the real stack: who runs is killed with all it started, who waits never starts."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -66,6 +67,23 @@ def events_of(databoard, number, *kinds):
     return [event for event in databoard.events() if event.fold_id == number and isinstance(event, kinds)]
 
 
+def occupy(databoard, first):
+    """Fill every slot with a fold that does not end by itself, and return their numbers."""
+    busy = {first + number: FOLD for number in range(os.cpu_count())}
+    files = classifier(databoard, before_fit="import time; time.sleep(600)")
+    databoard.send(first, busy, raw_data_id=databoard.raw_data_id, files=files)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not all(events_of(databoard, number, FoldStarted) for number in busy):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return list(busy)
+
+
+def vacate(databoard, busy):
+    """End what fills the slots."""
+    assert [cancel(databoard, number).status_code for number in busy] == [200] * len(busy)
+
+
 def stubborn(databoard, number):
     """Have a stubborn submission run; return all its processes."""
     mark = f"stubborn-{number}-"
@@ -108,10 +126,7 @@ def test_a_running_fold_is_killed_with_all_it_started(databoard):
 
 def test_a_queued_fold_never_starts(databoard):
     """Its request is passed over when it comes up, the one behind it runs, and its next attempt does."""
-    slots = psutil.cpu_count()
-    busy = {20 + number: FOLD for number in range(slots)}
-    files = classifier(databoard, before_fit="import time; time.sleep(3)")
-    databoard.send(20, busy, raw_data_id=databoard.raw_data_id, files=files)
+    busy = occupy(databoard, 20)
     send(databoard, 41, classifier(databoard))
     send(databoard, 42, classifier(databoard))
     done = subprocess.run(
@@ -121,12 +136,26 @@ def test_a_queued_fold_never_starts(databoard):
         check=False,
     )
     assert (done.returncode, done.stdout) == (0, f"fold 41, attempt 1: cancelled by {databoard.login[1]}\n")
-    ended = databoard.wait([*busy, 41, 42])
-    assert {number for number, fold in ended.items() if fold["state"] == "TESTED"} == {*busy, 42}
+    vacate(databoard, busy)
+    ended = databoard.wait([41, 42])
+    assert [ended[number]["state"] for number in (41, 42)] == ["ERROR", "TESTED"]
     assert events_of(databoard, 41, FoldStarted) == []
     databoard.send(41, {41: FOLD}, force="submission_fold")
     assert databoard.wait([41])[41]["state"] == "TESTED"
     assert [event.attempt for event in events_of(databoard, 41, FoldStarted)] == [2]
+
+
+def test_a_fold_cancelled_before_its_data_is_split_never_starts(databoard):
+    """Its request is sent when the split is there, and passed over; another fold of the dataset runs."""
+    busy = occupy(databoard, 70)
+    late = databoard.upload("late", iris_csv(), target="species", elements="classifier", held_out=0.5)
+    databoard.send(91, {91: FOLD, 92: FOLD}, raw_data_id=late, files=classifier(databoard))
+    assert cancel(databoard, 91).status_code == 200
+    assert events_of(databoard, 92, FoldStarted) == []
+    vacate(databoard, busy)
+    ended = databoard.wait([91, 92])
+    assert [ended[number]["state"] for number in (91, 92)] == ["ERROR", "TESTED"]
+    assert [events_of(databoard, number, FoldStarted) == [] for number in (91, 92)] == [True, False]
 
 
 def test_forcing_a_running_fold_kills_it_and_the_new_result_wins(databoard):

@@ -319,6 +319,23 @@ def test_without_a_gateway_old_requests_are_left_to_the_reaper() -> None:
     runner.control.stop()
 
 
+class BrokenLog(MemoryLog):
+    """A log that is read in a way nobody expected."""
+
+    def end_offsets(self, topics: Any) -> Any:
+        """Raise what no log should."""
+        raise RuntimeError(topics)
+
+
+def test_a_runner_that_can_see_no_fences_is_told_to_stop() -> None:
+    """A defect there must not leave cancelled folds running."""
+    failed = threading.Event()
+    control = Control(BrokenLog(CATALOGUE), catalogue=CATALOGUE, fences=Fences(), on_fence=lambda *_: None)
+    control.start(on_failure=failed.set)
+    assert failed.wait(10)
+    assert not control.is_current
+
+
 def test_the_brokers_time_is_read_off_live_heartbeats(runner: Runner) -> None:
     """Those of before say nothing of the present."""
     assert RUNNER_STATUS.config["message.timestamp.type"] == "LogAppendTime"
