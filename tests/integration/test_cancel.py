@@ -243,7 +243,7 @@ def open_requests(gateway: Gateway, queue: str, **parameters: Any) -> requests.R
 
 
 def test_open_is_what_nobody_has_begun(fold: Fold) -> None:
-    """A request is open until its delivery is started; the next delivery's is then; nothing of an ended attempt."""
+    """A request is open, where it was last appended, until its delivery is started; nothing of an ended attempt is."""
     fold.request(priority="H", raw_data=fold.raw_data_id, files=fold_body(1, 1, 1)["files"])
     [first] = fold.row("request_offset")
 
@@ -254,17 +254,19 @@ def test_open_is_what_nobody_has_begun(fold: Fold) -> None:
         return [offset - first for offset in answer.json()["open"]]
 
     assert found() == [0]
+    [request] = fold.logged(FoldRequested)
+    fold.append(request)
+    assert found() == [1]
     fold.append(run_event(FoldStarted, fold.id))
     assert found() == []
-    [request] = fold.logged(FoldRequested)
     fold.append(request.model_copy(update={"delivery": 2}))
-    assert found() == [1]
-    fold.append(run_event(FoldLost, fold.id))
-    assert found() == [1]
-    fold.append(run_event(FoldStarted, fold.id, delivery=2), request.model_copy(update={"delivery": 3}))
     assert found() == [2]
-    fold.request(force="submission_fold", priority="H")
+    fold.append(run_event(FoldLost, fold.id))
+    assert found() == [2]
+    fold.append(run_event(FoldStarted, fold.id, delivery=2), request.model_copy(update={"delivery": 3}))
     assert found() == [3]
+    fold.request(force="submission_fold", priority="H")
+    assert found() == [4]
     assert fold.cancel().status_code == 200
     assert found() == []
 
