@@ -44,7 +44,7 @@ SOFT_SHARE = 0.9
 """Of the hard limit, where no soft one is given."""
 PLACED_SECONDS = 5.0
 NO_GATEWAY = (
-    "requests that are older than an hour, or were handed out before, are left to the reaper,"
+    "requests that are older than an hour, or that a queue hands out anew, are left to the reaper,"
     " which puts back what nobody has begun: pass --gateway and --token-file"
 )
 CLOSING_SECONDS = 0.8

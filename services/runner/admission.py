@@ -90,7 +90,7 @@ class Gate:
             case.doubt = self._doubt(work.queue, case.handed)
         if case.doubt is Doubt.NONE:
             return Verdict.START, ""
-        since = case.at if case.doubt is Doubt.AGAIN else None
+        since = case.at if case.handed.is_again or case.doubt is Doubt.FORGOTTEN else None
         answer = self._openings.look(work.queue, case.handed.offset, since=since)
         self._learn_of_reset(work.queue, case, answer)
         return verdict(case.doubt, answer, held_seconds=held_seconds), answer.value
@@ -112,9 +112,8 @@ class Gate:
         return doubt(handed, now_ms=self._control.now_ms, highest=highest, earlier_than=earlier_than)
 
     def _learn_of_reset(self, queue: str, case: _Case, answer: Answer) -> None:
-        # A first delivery below a later one: the group has forgotten, so all that is in the queue may come again.
-        is_first = case.handed.delivery_count == 1 and not case.handed.is_copy
-        if case.doubt is Doubt.AGAIN and is_first and answer in (Answer.OPEN, Answer.CLOSED):
+        # All that is in the queue may come again.
+        if case.doubt is Doubt.FORGOTTEN and answer in (Answer.OPEN, Answer.CLOSED):
             self._earlier_than[queue] = max(self._earlier_than.get(queue, 0), self._openings.end(queue))
 
     def _say(self, work: Work, request: FoldRequested, why: str) -> None:

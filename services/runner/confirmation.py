@@ -23,6 +23,11 @@ class Handed(NamedTuple):
     is_copy: bool
     """Whether a runner appended it anew instead of giving it back once more."""
 
+    @property
+    def is_again(self) -> bool:
+        """Whether it says itself that it was handed out before."""
+        return self.delivery_count > 1 or self.is_copy
+
 
 class Doubt(IntEnum):
     """Why a request may have been begun before."""
@@ -30,10 +35,12 @@ class Doubt(IntEnum):
     NONE = 0
     EARLIER = 1
     """It was there before this runner."""
-    OLD = 2
+    AGAIN = 2
+    """It was handed out before: a full runner gave it back, or one died with it."""
+    OLD = 3
     """It is older than an hour."""
-    AGAIN = 3
-    """It was handed out before, as far as can be seen from here."""
+    FORGOTTEN = 4
+    """Later ones were handed out here before it: its group has forgotten what it knew."""
 
 
 class Answer(Enum):
@@ -64,10 +71,12 @@ def doubt(handed: Handed, *, now_ms: int, highest: int, earlier_than: int) -> Do
     Known are the broker's time, the highest offset handed out here for the first time, and the offset below which
     requests were there before.
     """
-    if handed.delivery_count > 1 or handed.is_copy or handed.offset < highest:
-        return Doubt.AGAIN
+    if not handed.is_again and handed.offset < highest:
+        return Doubt.FORGOTTEN
     if now_ms - handed.timestamp_ms > OLD_MS:
         return Doubt.OLD
+    if handed.is_again:
+        return Doubt.AGAIN
     return Doubt.EARLIER if handed.offset < earlier_than else Doubt.NONE
 
 
@@ -78,11 +87,13 @@ def verdict(doubted: Doubt, answer: Answer, *, held_seconds: float) -> Verdict:
             return Verdict.START
         case Answer.CLOSED:
             return Verdict.SKIP
-        case Answer.AWAITED if held_seconds < HOLD_SECONDS:
+        case Answer.NOBODY:
+            # What full runners give back must not wait for the reaper; of the few that died with theirs, some repeat.
+            return Verdict.LEAVE if doubted >= Doubt.OLD else Verdict.START
+        case Answer.AWAY if doubted <= Doubt.EARLIER:
+            # A young request that merely was there before this runner has, all but surely, waited for it.
+            return Verdict.START
+        case Answer.AWAITED | Answer.AWAY if held_seconds < HOLD_SECONDS:
             return Verdict.WAIT
-        case Answer.NOBODY if doubted > Doubt.EARLIER:
-            return Verdict.LEAVE
-    # A young request that merely was there before this runner has, all but surely, waited for it.
-    if doubted <= Doubt.EARLIER:
-        return Verdict.START
-    return Verdict.WAIT if held_seconds < HOLD_SECONDS else Verdict.RELEASE
+        case Answer.AWAITED | Answer.AWAY:
+            return Verdict.START if doubted <= Doubt.EARLIER else Verdict.RELEASE

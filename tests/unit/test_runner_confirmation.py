@@ -43,7 +43,9 @@ def handed(offset: int = 50, *, age_ms: int = 1, times: int = 1, is_copy: bool =
         (handed(44, age_ms=OLD_MS + 1), Doubt.OLD),
         (handed(times=2), Doubt.AGAIN),
         (handed(is_copy=True), Doubt.AGAIN),
-        (handed(39), Doubt.AGAIN),
+        (handed(39), Doubt.FORGOTTEN),
+        (handed(39, times=2), Doubt.AGAIN),
+        (handed(times=2, age_ms=OLD_MS + 1), Doubt.OLD),
         (handed(age_ms=-OLD_MS), Doubt.NONE),
     ],
 )
@@ -52,7 +54,7 @@ def test_the_gravest_doubt_counts(request_: Handed, doubted: Doubt) -> None:
     assert doubt(request_, now_ms=NOW_MS, highest=40, earlier_than=45) is doubted
 
 
-@pytest.mark.parametrize("doubted", [Doubt.EARLIER, Doubt.OLD, Doubt.AGAIN])
+@pytest.mark.parametrize("doubted", [doubted for doubted in Doubt if doubted])
 def test_what_the_gateway_says_decides(doubted: Doubt) -> None:
     """Whatever the doubt, and however long it took."""
     for held in (0.0, HOLD_SECONDS):
@@ -71,7 +73,9 @@ def test_what_the_gateway_says_decides(doubted: Doubt) -> None:
         (Answer.AWAITED, Doubt.EARLIER, HOLD_SECONDS, Verdict.START),
         (Answer.NOBODY, Doubt.EARLIER, 0, Verdict.START),
         (Answer.NOBODY, Doubt.OLD, 0, Verdict.LEAVE),
-        (Answer.NOBODY, Doubt.AGAIN, HOLD_SECONDS, Verdict.LEAVE),
+        (Answer.NOBODY, Doubt.AGAIN, 0, Verdict.START),
+        (Answer.NOBODY, Doubt.FORGOTTEN, HOLD_SECONDS, Verdict.LEAVE),
+        (Answer.AWAY, Doubt.FORGOTTEN, 0, Verdict.WAIT),
     ],
 )
 def test_what_nobody_confirms_starts_only_if_it_is_young_and_first(
@@ -315,7 +319,8 @@ def test_without_a_gateway_old_requests_are_left_to_the_reaper() -> None:
     runner.start()
     assert runner.hand(5) is Verdict.START
     assert runner.hand(6, age_ms=2 * OLD_MS) is Verdict.LEAVE
-    assert runner.hand(7, times=2) is Verdict.LEAVE
+    assert runner.hand(7, times=2) is Verdict.START
+    assert runner.hand(3) is Verdict.LEAVE
     runner.control.stop()
 
 
