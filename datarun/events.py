@@ -255,6 +255,8 @@ class FoldRequested(FoldEvent):
 
     identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt", "delivery")
     delivery: Delivery = 1
+    handed_back: Count = 0
+    """How many earlier deliveries a stopping runner gave back; they do not count against the fold."""
     submission_id: Id
     submission_version: Ordinal = 1
     priority: Priority
@@ -338,6 +340,27 @@ class FoldReproduced(RunEvent):
     sandbox: Sandbox
 
 
+class FoldHandedBack(RunEvent):
+    """A runner that stops gave a fold back; its next delivery is requested already."""
+
+
+class FoldCancelled(FoldEvent):
+    """Somebody cancelled a fold; the attempt is over, whatever a runner still says of it."""
+
+    identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt")
+    submission_id: Id
+    raw_data_id: Id
+    cancelled_by: Text
+    reason: Text = ""
+
+
+class FoldFenced(FoldEvent):
+    """Attempts of a fold up to this one are not to run any more; who runs one ends it."""
+
+    identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt", "cause")
+    cause: Literal["cancelled", "superseded"]
+
+
 class PredictionsFetched(FoldEvent):
     """A client received the predictions of a fold to the last byte."""
 
@@ -367,6 +390,7 @@ class RunnerHeartbeat(Event):
     slots: Count
     running: tuple[RunningFold, ...] = ()
     splitting: tuple[Id, ...] = ()
+    skipped: Count = 0
     versions: dict[str, str] = Field(default_factory=dict)
     sandbox: Sandbox
     stopping: bool = False
@@ -383,7 +407,10 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     FoldTested,
     FoldFailed,
     FoldLost,
+    FoldHandedBack,
     FoldReproduced,
+    FoldCancelled,
+    FoldFenced,
     PredictionsFetched,
     RunnerHeartbeat,
 )

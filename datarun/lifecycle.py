@@ -12,7 +12,9 @@ from datarun import events
 from datarun.events import FoldEvent
 
 MAX_DELIVERIES = 3
-"""How often the platform runs one attempt before it gives up with cause `lost`."""
+"""How often the platform loses one attempt before it gives up with cause `lost`."""
+FORGIVEN = 20
+"""So many deliveries that runners handed back do not count as lost; more are no coincidence."""
 
 
 class Rank(IntEnum):
@@ -22,6 +24,7 @@ class Rank(IntEnum):
     STARTED = 1
     TRAINED = 2
     LOST = 3
+    HANDED_BACK = 4
     ERROR = 8
     TESTED = 9
 
@@ -33,7 +36,9 @@ RANK_OF: dict[type[FoldEvent], Rank] = {
     events.FoldStarted: Rank.STARTED,
     events.FoldTrained: Rank.TRAINED,
     events.FoldLost: Rank.LOST,
+    events.FoldHandedBack: Rank.HANDED_BACK,
     events.FoldFailed: Rank.ERROR,
+    events.FoldCancelled: Rank.ERROR,
     events.FoldTested: Rank.TESTED,
 }
 
@@ -53,6 +58,7 @@ _STATES = {
     Rank.STARTED: State.STARTED,
     Rank.TRAINED: State.TRAINED,
     Rank.LOST: State.TODO,
+    Rank.HANDED_BACK: State.TODO,
     Rank.ERROR: State.ERROR,
     Rank.TESTED: State.TESTED,
 }
@@ -86,6 +92,11 @@ def is_terminal(rank: int) -> bool:
     return rank >= FIRST_TERMINAL
 
 
-def next_delivery(delivery: int) -> int | None:
+def losses(delivery: int, *, handed_back: int) -> int:
+    """Return how many deliveries are lost when this one is, given how many before it were handed back."""
+    return delivery - min(handed_back, FORGIVEN)
+
+
+def next_delivery(delivery: int, *, handed_back: int = 0) -> int | None:
     """Return the delivery to try after a lost one, or None when the platform gives up."""
-    return delivery + 1 if delivery < MAX_DELIVERIES else None
+    return delivery + 1 if losses(delivery, handed_back=handed_back) < MAX_DELIVERIES else None

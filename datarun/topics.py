@@ -52,7 +52,7 @@ DATA_REQUESTS = Topic(
     Kind.QUEUE,
     "raw_data_id",
     (events.SplitRequested,),
-    ("gateway",),
+    ("gateway", "reaper", "runner"),
     ("runner", "projector"),
     partitions=1,
 )
@@ -69,7 +69,7 @@ FOLD_REQUESTS_HIGH = Topic(
     Kind.QUEUE,
     "fold_id",
     (FoldRequested,),
-    ("gateway", "reaper"),
+    ("gateway", "reaper", "runner"),
     ("runner", "projector"),
     partitions=1,
 )
@@ -78,7 +78,7 @@ FOLD_REQUESTS_LOW = Topic(
     Kind.QUEUE,
     "fold_id",
     (FoldRequested,),
-    ("gateway", "reaper"),
+    ("gateway", "reaper", "runner"),
     ("runner", "projector"),
     partitions=1,
 )
@@ -92,11 +92,22 @@ FOLD_EVENTS = Topic(
         events.FoldTested,
         events.FoldFailed,
         events.FoldLost,
+        events.FoldHandedBack,
         events.FoldReproduced,
+        events.FoldCancelled,
         events.PredictionsFetched,
     ),
     ("runner", "reaper", "gateway", "verifier"),
     ("projector",),
+)
+FOLD_CONTROL = Topic(
+    "fold-control",
+    Kind.STATE,
+    "fold_id",
+    (events.FoldFenced,),
+    ("gateway",),
+    ("runner",),
+    config={"cleanup.policy": "compact", **_BROKER_TIME},
 )
 RUNNER_STATUS = Topic(
     "runner-status",
@@ -123,6 +134,7 @@ TOPICS: tuple[Topic, ...] = (
     FOLD_REQUESTS_HIGH,
     FOLD_REQUESTS_LOW,
     FOLD_EVENTS,
+    FOLD_CONTROL,
     RUNNER_STATUS,
     DEAD_LETTERS,
 )

@@ -92,6 +92,13 @@ def postgres_url(fresh_database: Callable[[], AbstractContextManager[str]]) -> I
         yield url
 
 
+@pytest.fixture(scope="module")
+def module_postgres_url(fresh_database: Callable[[], AbstractContextManager[str]]) -> Iterator[str]:
+    """Make a fresh, migrated database for all tests of a module."""
+    with fresh_database() as url:
+        yield url
+
+
 @pytest.fixture
 def topic_prefix() -> str:
     """Return a prefix that makes a test's topics its own, such as `t3f9a2c.`."""

@@ -20,7 +20,9 @@ from datarun.events import (
     DataUploaded,
     Event,
     Fault,
+    FoldCancelled,
     FoldFailed,
+    FoldHandedBack,
     FoldLost,
     FoldReproduced,
     FoldRequested,
@@ -120,11 +122,23 @@ def run_event(kind: type[Event], fold_id: int, *, attempt: int = 1, delivery: in
             fault=Fault.USER,
             message=f"it broke: {mark}\n\tat 1\\2 \x00",
         )
-    if kind is FoldLost:
-        return FoldLost(**run)
+    if kind is FoldLost or kind is FoldHandedBack:
+        return kind(**run)
     if kind is FoldReproduced:
         return FoldReproduced(**run, tested_by="runner-1", reproduced=mark % 2 == 0, sandbox=SANDBOX)
     raise TypeError(kind)
+
+
+def cancelled(fold_id: int, *, attempt: int = 1, mark: int = 0) -> FoldCancelled:
+    """Return a cancellation; `mark` makes it unlike others of the same attempt."""
+    return FoldCancelled(
+        fold_id=fold_id,
+        attempt=attempt,
+        submission_id=fold_id % 3 + 1,
+        raw_data_id=1,
+        cancelled_by=f"user {mark}",
+        reason="a mistake" if mark % 2 else "",
+    )
 
 
 def partition_of(record: StoredRecord) -> TopicPartition:
@@ -193,7 +207,7 @@ class Log:
         return (record for records in self.records.values() for record in records)
 
 
-_RUN_KINDS = (FoldStarted, FoldTrained, FoldTested, FoldFailed, FoldLost, FoldReproduced)
+_RUN_KINDS = (FoldStarted, FoldTrained, FoldTested, FoldFailed, FoldLost, FoldHandedBack, FoldReproduced)
 _PLACES = st.tuples(st.integers(1, 3), st.integers(1, 3), st.integers(1, 3), st.integers(0, 99))
 
 
@@ -201,6 +215,8 @@ def _fold_events(place: tuple[int, int, int, int], kind: int) -> Event:
     fold_id, attempt, delivery, mark = place
     if kind < len(_RUN_KINDS):
         return run_event(_RUN_KINDS[kind], fold_id, attempt=attempt, delivery=delivery, mark=mark)
+    if kind == len(_RUN_KINDS) + 2:
+        return cancelled(fold_id, attempt=attempt, mark=mark)
     if kind == len(_RUN_KINDS):
         return PredictionsFetched(fold_id=fold_id, attempt=attempt, fetch_id=str(mark), fetched_by="somebody")
     priority = Priority.HIGH if mark % 5 else Priority.LOW
@@ -237,7 +253,7 @@ def _runner_events(place: tuple[int, int, int, int], _: int) -> Event:
 
 
 events = st.one_of(
-    st.builds(_fold_events, _PLACES, st.integers(0, len(_RUN_KINDS) + 1)),
+    st.builds(_fold_events, _PLACES, st.integers(0, len(_RUN_KINDS) + 2)),
     st.builds(_data_events, _PLACES, st.integers(0, 3)),
     st.builds(_runner_events, _PLACES, st.just(0)),
 )

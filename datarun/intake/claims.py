@@ -199,6 +199,11 @@ def lock_fold_context(
     return _context(cursor.fetchone())
 
 
+def lock_fold(cursor: Cursor, fold_id: int) -> None:
+    """Keep every other decision about the fold out until the transaction ends."""
+    cursor.execute("select pg_advisory_xact_lock(%s, %s)", (_FOLD_LOCK, fold_id))
+
+
 def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
     """Record a submission's new version."""
     cursor.execute(

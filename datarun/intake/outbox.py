@@ -48,6 +48,8 @@ _OLDER_UNSENT = """
 
 def add(cursor: Cursor, entries: Sequence[Entry]) -> list[Queued]:
     """Owe events; the caller holds the lock under which their keys' order is decided."""
+    if not entries:
+        return []
     rows = execute_values(
         cursor,
         f"""

@@ -104,6 +104,17 @@ fold = Table(
 
 Index("fold_dataset", fold.c.raw_data_id)
 
+cancellation = Table(
+    "cancellation",
+    metadata,
+    Column("fold_id", Integer, primary_key=True, autoincrement=False),
+    Column("attempt", Integer, primary_key=True, autoincrement=False),
+    Column("cancelled_by", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    _moment("cancelled_at"),
+)
+"""Attempts that somebody cancelled while no end of them was known."""
+
 outbox = Table(
     "outbox",
     metadata,

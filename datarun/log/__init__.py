@@ -10,6 +10,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+REQUEUED = "datarun-requeued"
+"""Header of a record that a consumer appended anew instead of giving it back: it may be older than it looks."""
+
 
 class TopicPartition(NamedTuple):
     """One ordered sequence of records."""
@@ -87,10 +90,13 @@ class EventLog(Protocol):
 
 
 class WorkQueue(Protocol):
-    """Take work from queues in the order of their priority."""
+    """Take work from queues."""
 
-    def take(self) -> Work | None:
-        """Return the next work of the first queue that has any, or None after a few milliseconds."""
+    def take(self, order: Sequence[str] | None = None) -> Work | None:
+        """Return the next work of the first queue that has any, or None after a few milliseconds.
+
+        `order` names the queues to ask; by default all, as they were given.
+        """
         ...
 
     def drain(self) -> Iterator[Work]:

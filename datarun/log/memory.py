@@ -74,14 +74,15 @@ class MemoryWorkQueue:
         self, log: MemoryLog, queues: Sequence[tuple[str, Topic]], *, catalogue: Catalogue, state: QueueState
     ) -> None:
         self._log = log
-        self._queues = [(name, TopicPartition(catalogue.full_name(topic), 0)) for name, topic in queues]
+        self._queues = {name: TopicPartition(catalogue.full_name(topic), 0) for name, topic in queues}
         self._state = state
         self._held: list[Work] = []
 
-    def take(self) -> Work | None:
+    def take(self, order: Sequence[str] | None = None) -> Work | None:
         """Return the next work of the first queue that has any, or None."""
-        for name, tp in self._queues:
-            work = self._state.acquire(name, self._log.read({tp: self._state.next_offset(tp)}, until_end=True))
+        for name in self._queues if order is None else order:
+            tp = self._queues[name]
+            work = self._state.acquire(name, self._log, tp)
             if work is not None:
                 self._held.append(work)
                 return work
@@ -111,25 +112,25 @@ class QueueState:
     """What a share group remembers: the next offset of each queue and what was given back."""
 
     def __init__(self) -> None:
+        self._lock = threading.Lock()
         self._next: dict[TopicPartition, int] = {}
         self._returned: dict[str, deque[Work]] = {}
 
-    def next_offset(self, tp: TopicPartition) -> int:
-        """Return the first offset nobody took."""
-        return self._next.get(tp, 0)
-
-    def acquire(self, queue: str, unread: Iterator[list[StoredRecord]]) -> Work | None:
+    def acquire(self, queue: str, log: MemoryLog, tp: TopicPartition) -> Work | None:
         """Hand out what was given back first, then the next unread record."""
-        returned = self._returned.setdefault(queue, deque())
-        if returned:
-            again = returned.popleft()
-            return Work(queue, again.record, again.delivery_count + 1, object())
-        record = next((record for batch in unread for record in batch), None)
-        if record is None:
-            return None
-        self._next[TopicPartition(record.topic, record.partition)] = record.offset + 1
-        return Work(queue, record, 1, object())
+        with self._lock:
+            returned = self._returned.setdefault(queue, deque())
+            if returned:
+                again = returned.popleft()
+                return Work(queue, again.record, again.delivery_count + 1, object())
+            unread = log.read({tp: self._next.get(tp, 0)}, until_end=True)
+            record = next((record for batch in unread for record in batch), None)
+            if record is None:
+                return None
+            self._next[tp] = record.offset + 1
+            return Work(queue, record, 1, object())
 
     def give_back(self, work: Work) -> None:
         """Remember a released work for the next consumer."""
-        self._returned.setdefault(work.queue, deque()).append(work)
+        with self._lock:
+            self._returned.setdefault(work.queue, deque()).append(work)

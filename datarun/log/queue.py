@@ -5,18 +5,24 @@ librdkafka's ShareConsumer is a preview, so no guarantee rests on it: leases, de
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 
 import structlog
 from confluent_kafka import AcknowledgeType, IllegalStateException, KafkaException, Message, ShareConsumer
 
 from datarun.errors import LogUnavailable
-from datarun.log import EventLog, Record, Work
+from datarun.log import REQUEUED, EventLog, Position, Record, Work
 from datarun.log.kafka import stored
 from datarun.topics import SHARE_GROUP_CONFIG, Catalogue, Topic
 
-POLL_SECONDS = 0.005
+IDLE_SECONDS = 0.005
+FETCH_SECONDS = 0.02
+"""How long a poll waits that must fetch first, measured: p50 2 ms, p95 7 ms. An open fetch answers without waiting."""
+SEEN_SECONDS = 0.1
+"""The same for a queue whose work was drained a moment ago: it is there, unless another consumer has it by now."""
 COMMIT_SECONDS = 10.0
 FETCH_WAIT_MS = 100
 REQUEUE_AT = int(SHARE_GROUP_CONFIG["share.delivery.count.limit"]) - 2
@@ -26,7 +32,7 @@ log = structlog.get_logger(__name__)
 
 
 class KafkaWorkQueue:
-    """A WorkQueue over share groups; used by one thread. Queues come in the order of their priority."""
+    """A WorkQueue over share groups; used by one thread."""
 
     def __init__(
         self, bootstrap: str, queues: Sequence[tuple[str, Topic]], *, catalogue: Catalogue, event_log: EventLog
@@ -34,20 +40,26 @@ class KafkaWorkQueue:
         self._log = event_log
         self._held: set[str] = set()
         self._fetching: set[str] = set()
+        self._seen: set[str] = set()
         self._consumers = {
             name: _consumer(bootstrap, catalogue.full_name(topic), catalogue.share_group(topic))
             for name, topic in queues
         }
 
-    def take(self) -> Work | None:
-        """Return the next work of the first queue that has any, or None after 5 ms a queue.
+    def take(self, order: Sequence[str] | None = None) -> Work | None:
+        """Return the next work of the first queue that has any, or None after 5 ms.
 
         A queue whose last work is neither accepted nor released yet is passed over: Kafka hands out no more of it.
         """
-        for name in self._idle():
-            work = self._poll(name, POLL_SECONDS)
+        asked = self._consumers if order is None else order
+        idle = [name for name in asked if name not in self._held]
+        for place, name in enumerate(idle):
+            work = self._poll(name, self._patience(name))
             if work is not None:
-                return work
+                return self._overtaken(work, idle[:place])
+        if idle:
+            return self._poll(idle[0], IDLE_SECONDS)
+        time.sleep(IDLE_SECONDS)
         return None
 
     def drain(self) -> Iterator[Work]:
@@ -56,16 +68,16 @@ class KafkaWorkQueue:
         A poll that found nothing leaves a fetch open that locks the next record for as long as it likes to stay away
         from poll; one that found something leaves none. So a full consumer must look, but catches one record a queue.
         """
-        for name in self._idle():
-            if name in self._fetching:
-                work = self._poll(name, POLL_SECONDS)
-                if work is not None:
-                    yield work
+        for name in self._fetching - self._held:
+            work = self._poll(name, 0)
+            if work is not None:
+                self._seen.add(name)
+                yield work
 
     def accept(self, work: Work) -> bool:
         """Finish a work for every consumer; False if its lock had lapsed, so that it may be delivered again."""
         self._held.discard(work.queue)
-        return self._acknowledge(work, AcknowledgeType.ACCEPT)
+        return self._acknowledge(work.queue, [(work, AcknowledgeType.ACCEPT)])
 
     def release(self, work: Work) -> None:
         """Give a work back; near the delivery limit it is appended anew and this copy accepted, so none is archived."""
@@ -89,38 +101,54 @@ class KafkaWorkQueue:
         self._fetching.discard(name)
         first, *rest = [_work(name, message) for message in messages]
         self._held.add(name)
-        for work in rest:  # a foreign producer's multi-record batch
-            self._give_back(work)
+        if rest:
+            # A foreign producer's batch is handed out whole; each release would bring all of it nearer to its limit.
+            log.info("queue.batch_taken_apart", queue=name, offset=first.record.offset, records=len(messages))
+            self._requeue(name, rest)
         return first
 
-    def _idle(self) -> list[str]:
-        return [name for name in self._consumers if name not in self._held]
+    def _patience(self, name: str) -> float:
+        if name in self._fetching:
+            return 0
+        if name in self._seen:
+            self._seen.discard(name)
+            return SEEN_SECONDS
+        return FETCH_SECONDS
+
+    def _overtaken(self, work: Work, before: Sequence[str]) -> Work:
+        """Return what came meanwhile into a queue that was asked before, and give the work back; else the work."""
+        for name in before:
+            earlier = self._poll(name, 0)
+            if earlier is not None:
+                self.release(work)
+                return earlier
+        return work
 
     def _give_back(self, work: Work) -> None:
-        requeued = work.delivery_count >= REQUEUE_AT and self._requeue(work)
-        self._acknowledge(work, AcknowledgeType.ACCEPT if requeued else AcknowledgeType.RELEASE)
+        if work.delivery_count >= REQUEUE_AT:
+            self._requeue(work.queue, [work])
+        else:
+            self._acknowledge(work.queue, [(work, AcknowledgeType.RELEASE)])
 
-    def _acknowledge(self, work: Work, kind: AcknowledgeType) -> bool:
-        consumer = self._consumers[work.queue]
+    def _requeue(self, name: str, works: Sequence[Work]) -> None:
+        """Append works anew, each alone in its batch, and accept the old copies; release those that the log refuses."""
+        copies = [(work, self._log.append(_copy(work))) for work in works]
+        deadline = time.monotonic() + COMMIT_SECONDS
+        kinds = {True: AcknowledgeType.ACCEPT, False: AcknowledgeType.RELEASE}
+        self._acknowledge(name, [(work, kinds[_is_appended(copy, deadline)]) for work, copy in copies])
+
+    def _acknowledge(self, name: str, works: Sequence[tuple[Work, AcknowledgeType]]) -> bool:
+        consumer = self._consumers[name]
         try:
-            consumer.acknowledge(_message(work), kind)
+            for work, kind in works:
+                consumer.acknowledge(_message(work), kind)
             failures: list[Exception] = [error for error in consumer.commit_sync(COMMIT_SECONDS).values() if error]
         except (KafkaException, IllegalStateException) as error:
             failures = [error]
         if failures:
-            log.warning("queue.not_acknowledged", queue=work.queue, offset=work.record.offset, error=str(failures[0]))
+            offset = works[0][0].record.offset
+            log.warning("queue.not_acknowledged", queue=name, offset=offset, error=str(failures[0]))
         return not failures
-
-    def _requeue(self, work: Work) -> bool:
-        record = work.record
-        headers = tuple((name, value) for name, value in record.headers if value is not None)
-        copy = Record(record.topic, record.key or b"", record.value or b"", headers, single=True)
-        try:
-            self._log.append(copy).result(COMMIT_SECONDS)
-        except (LogUnavailable, FutureTimeoutError) as error:
-            log.warning("queue.requeue_failed", queue=work.queue, offset=record.offset, error=str(error))
-            return False
-        return True
 
 
 def _consumer(bootstrap: str, topic: str, group: str) -> ShareConsumer:
@@ -138,6 +166,22 @@ def _consumer(bootstrap: str, topic: str, group: str) -> ShareConsumer:
     )
     consumer.subscribe([topic])
     return consumer
+
+
+def _copy(work: Work) -> Record:
+    record = work.record
+    headers = tuple((name, value) for name, value in record.headers if value is not None and name != REQUEUED)
+    headers += ((REQUEUED, f"{record.partition}:{record.offset}".encode()),)
+    return Record(record.topic, record.key or b"", record.value or b"", headers, single=True)
+
+
+def _is_appended(copy: Future[Position], deadline: float) -> bool:
+    try:
+        copy.result(max(0.0, deadline - time.monotonic()))
+    except (LogUnavailable, FutureTimeoutError) as error:
+        log.warning("queue.requeue_failed", error=str(error))
+        return False
+    return True
 
 
 def _message(work: Work) -> Message:

@@ -7,9 +7,13 @@ from typing import Any
 
 from datarun.events import (
     Blob,
+    Cause,
     DataSplit,
     DataUploaded,
+    Fault,
+    FoldCancelled,
     FoldFailed,
+    FoldHandedBack,
     FoldLost,
     FoldRequested,
     FoldStarted,
@@ -21,9 +25,10 @@ from datarun.events import (
     Sandbox,
     SplitFailed,
     SplitRequested,
+    Stage,
 )
 from datarun.lifecycle import RANK_OF
-from datarun.projection.evolve import Kept, RunOfFold
+from datarun.projection.evolve import NO_DELIVERY, Kept, RunOfFold
 from datarun.projection.text import storable
 
 Columns = dict[str, Any]
@@ -67,15 +72,16 @@ def run(kept: Kept[RunOfFold]) -> Columns:
         "submission_id": event.submission_id,
         "raw_data_id": event.raw_data_id,
         "run_attempt": event.attempt,
-        "run_delivery": event.delivery,
         "run_rank": int(RANK_OF[type(event)]),
-        "runner_id": event.runner_id,
         "run_at": moment(kept.record.timestamp_ms),
     }
+    if isinstance(event, FoldCancelled):
+        return {**columns, "run_delivery": NO_DELIVERY, **_measured(_NO_METRICS, None), **_cancelled(event)}
+    columns |= {"run_delivery": event.delivery, "runner_id": event.runner_id}
     match event:
         case FoldTested():
             return {**columns, **_measured(event.metrics, event.sandbox), **_tested(event)}
-        case FoldStarted() | FoldLost():
+        case FoldStarted() | FoldLost() | FoldHandedBack():
             return {**columns, **_measured(_NO_METRICS, None)}
         case FoldTrained():
             return {**columns, **_measured(event.metrics, event.sandbox), **_trained(event)}
@@ -176,6 +182,16 @@ def _failed(event: FoldFailed) -> Columns:
         "log": event.log,
         "full_train_predictions": event.full_train_predictions and _blob(event.full_train_predictions),
         "full_train_shape": event.full_train_shape,
+    }
+
+
+def _cancelled(event: FoldCancelled) -> Columns:
+    why = f": {event.reason}" if event.reason else ""
+    return {
+        "stage": Stage.TRAIN.value,
+        "cause": Cause.CANCELLED.value,
+        "fault": Fault.USER.value,
+        "message": f"\nCancelled by {event.cancelled_by}{why} - ERROR({Stage.TRAIN.value})\n",
     }
 
 

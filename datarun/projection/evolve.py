@@ -14,7 +14,9 @@ from datarun.events import (
     DataSplit,
     DataUploaded,
     Event,
+    FoldCancelled,
     FoldFailed,
+    FoldHandedBack,
     FoldLost,
     FoldReproduced,
     FoldRequested,
@@ -30,7 +32,8 @@ from datarun.lifecycle import RANK_OF, order
 from datarun.log import StoredRecord
 from datarun.projection.text import storable
 
-RunOfFold = FoldStarted | FoldTrained | FoldTested | FoldFailed | FoldLost
+RunOfDelivery = FoldStarted | FoldTrained | FoldTested | FoldFailed | FoldLost | FoldHandedBack
+RunOfFold = RunOfDelivery | FoldCancelled
 """What fills a fold's run register."""
 Projected = (
     RunOfFold
@@ -45,6 +48,8 @@ Projected = (
 )
 """Every event the projection meets."""
 
+NO_DELIVERY = 0
+"""Who cancels a fold knows nothing of deliveries; among terminal events they count for nothing."""
 E = TypeVar("E")
 
 
@@ -76,9 +81,16 @@ def evolve(into: Registers, event: Projected, record: StoredRecord) -> None:
     TAKERS[type(event)](into, event, record)
 
 
-def _run(into: Registers, event: RunOfFold, record: StoredRecord) -> None:
+def _run(into: Registers, event: RunOfDelivery, record: StoredRecord) -> None:
     run = (event.attempt, event.delivery, RANK_OF[type(event)])
-    _keep(into.runs, event.fold_id, Kept(order(run), event, record))
+    kept: Kept[RunOfFold] = Kept(order(run), event, record)
+    _keep(into.runs, event.fold_id, kept)
+
+
+def _cancel(into: Registers, event: FoldCancelled, record: StoredRecord) -> None:
+    run = (event.attempt, NO_DELIVERY, RANK_OF[FoldCancelled])
+    kept: Kept[RunOfFold] = Kept(order(run), event, record)
+    _keep(into.runs, event.fold_id, kept)
 
 
 def _request(into: Registers, event: FoldRequested, record: StoredRecord) -> None:
@@ -119,6 +131,8 @@ TAKERS: Mapping[type[Event], Callable[[Registers, Any, StoredRecord], None]] = {
     FoldTested: _run,
     FoldFailed: _run,
     FoldLost: _run,
+    FoldHandedBack: _run,
+    FoldCancelled: _cancel,
     FoldRequested: _request,
     FoldReproduced: _pass,
     PredictionsFetched: _fetch,
@@ -128,7 +142,7 @@ TAKERS: Mapping[type[Event], Callable[[Registers, Any, StoredRecord], None]] = {
     DataSplit: _split_result,
     SplitFailed: _split_result,
 }
-"""Who takes which event; a test holds it to the whole vocabulary."""
+"""Who takes which event; a test holds it to all that the projected topics carry."""
 
 K = TypeVar("K", bound=Hashable)
 

@@ -43,6 +43,7 @@ class KnownFold:
     task_id: str
     run_attempt: int = 0
     run_rank: int = 0
+    cause: str | None = None
     message: str | None = None
     full_train_predictions: str | None = None
     test_predictions: str | None = None
@@ -70,8 +71,8 @@ class KnownFold:
 
 _REQUEST_COLUMNS = ("submission_id", "submission_version", "raw_data_id", "priority", "train_is", "test_is", "task_id")
 _RUN_COLUMNS = (
-    "run_attempt", "run_rank", "message", "full_train_predictions", "test_predictions", "train_time", "train_cpu_time",
-    "train_memory", "validation_time", "test_time", "test_cpu_time", "test_memory",
+    "run_attempt", "run_rank", "cause", "message", "full_train_predictions", "test_predictions", "train_time",
+    "train_cpu_time", "train_memory", "validation_time", "test_time", "test_cpu_time", "test_memory",
 )  # fmt: skip
 _ZEROS = {"run_attempt", "run_rank", *(column for column in _RUN_COLUMNS if column.endswith(("_time", "_memory")))}
 
@@ -123,6 +124,17 @@ _NEW = f"""
         where taken.fold_id = asked.fold_id and taken.attempt = f.run_attempt and taken.claimed_until > now())
     order by asked.fold_id limit %(limit)s"""  # noqa: S608 - constants
 
+# The first condition is that of the partial index fold_open, to the letter; of the others the write side knows first.
+_OPEN = """
+    select request_offset from rm.fold f
+    where (request_attempt > run_attempt
+           or (request_attempt = run_attempt and run_rank < 8 and request_delivery > run_delivery))
+      and priority = %(queue)s and request_offset >= %(start)s and request_offset < %(end)s
+      and not exists (
+        select from intake.cancellation c where c.fold_id = f.fold_id and c.attempt >= f.request_attempt)
+      and not exists (select from intake.fold c where c.fold_id = f.fold_id and c.attempt > f.request_attempt)
+    order by request_offset"""
+
 
 @dataclass(frozen=True, slots=True)
 class FoldPage:
@@ -160,6 +172,16 @@ def new_folds(cursor: Cursor, *, raw_data_id: int | None, limit: int) -> list[Kn
     """Return tested folds whose predictions nobody fetched or is fetching, of one dataset or all, by id."""
     cursor.execute(_NEW, {"raw_data_id": raw_data_id, "limit": limit})
     return [KnownFold(*row) for row in cursor.fetchall()]
+
+
+def open_requests(cursor: Cursor, queue: str, *, start: int, end: int) -> list[int]:
+    """Return, of a queue's offsets from `start` up to `end`, those whose request nobody has begun, in their order.
+
+    Begun are deliveries that a runner started, whatever came of them; what was cancelled, has ended or was requested
+    anew since is not open either.
+    """
+    cursor.execute(_OPEN, {"queue": queue, "start": start, "end": end})
+    return [offset for (offset,) in cursor.fetchall()]
 
 
 def projected_offsets(cursor: Cursor) -> dict[TopicPartition, int]:

@@ -112,10 +112,13 @@ Index(
     postgresql_where=text("run_rank = 9 and run_attempt = request_attempt and fetched_attempt < run_attempt"),
 )
 Index(
-    "fold_waiting",
+    "fold_open",
     fold.c.priority,
     fold.c.request_offset,
-    postgresql_where=text("request_attempt > run_attempt or (request_attempt = run_attempt and run_rank = 3)"),
+    postgresql_where=text(
+        "request_attempt > run_attempt"
+        " or (request_attempt = run_attempt and run_rank < 8 and request_delivery > run_delivery)"
+    ),
 )
 Index("fold_running", fold.c.fold_id, postgresql_where=text("run_rank between 1 and 3"))
 

@@ -19,12 +19,13 @@ from datarun.errors import BlobsUnavailable, DatabaseUnavailable
 from datarun.log import EventLog
 from datarun.settings import Settings
 from services.ingest import blobs as blob_routes
-from services.ingest import datasets, folds, health, predictions
+from services.ingest import cancel, datasets, folds, health, openings, predictions
 from services.ingest.answers import UNDER_WAY, refusal_answer
 from services.ingest.arrays import Arrays
 from services.ingest.auth import Doorkeeper
 from services.ingest.database import Database
 from services.ingest.gateway import ACCOUNT, GATEWAY, Gateway
+from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
 from services.ingest.refusals import Refusal, detail, forbidden, not_found, not_recordable
 from services.ingest.relay import Relay
@@ -42,6 +43,7 @@ def make_app(settings: Settings, event_log: EventLog) -> web.Application:
     app.cleanup_ctx.append(_parts(settings, event_log))
     app.add_routes([web.get("/healthz", health.healthz), web.get("/readyz", health.readyz)])
     app.add_routes([web.route(method, blob_routes.PATH, handler) for method, handler in blob_routes.METHODS.items()])
+    app.add_routes([web.route(method, path, handler) for (method, path), handler in V1.items()])
     for path, methods in LEGACY.items():
         # The 2016 service redirected a path without its slash, which loses a POST; both are served.
         for variant in (path, path.removesuffix("/")):
@@ -60,7 +62,17 @@ LEGACY: dict[str, dict[str, Handler]] = {
     "testpredictions/new/": {"POST": predictions.fetch_new},
 }
 """The routes of the 2016 interface, below /runapp/."""
-ROLES = {"/runapp/": ("admin", "organiser", "participant"), "/blobs/": ("admin", "runner")}
+V1: dict[tuple[str, str], Handler] = {
+    ("POST", "/v1/folds/{fold_id:[1-9][0-9]{0,9}}/cancel"): cancel.cancel,
+    ("GET", "/v1/queues/{queue:[HL]}/open"): openings.list_open,
+}
+"""The routes below /v1/."""
+ROLES = {
+    "/runapp/": ("admin", "organiser", "participant"),
+    "/blobs/": ("admin", "runner"),
+    "/v1/folds/": ("admin", "organiser"),
+    "/v1/queues/": ("admin", "runner"),
+}
 """Who may use which paths; what is not below one of them is for all."""
 
 
@@ -140,6 +152,7 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             arrays=Arrays(blobs),
             relay=relay,
             projected=projected,
+            log_end=LogEnd(event_log),
             doorkeeper=Doorkeeper(
                 lambda username: database.run(lambda cursor: _account(cursor, username)),
                 lambda digest: database.run(lambda cursor: tokens.find(cursor, digest)),
@@ -156,6 +169,7 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             await asyncio.wait(gateway.background, timeout=STOP_SECONDS)
         await relay.stop()
         await projected.stop()
+        gateway.log_end.close()
         database.close()
         for threads in (computing, hashing):
             threads.shutdown(wait=False, cancel_futures=True)

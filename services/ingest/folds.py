@@ -13,8 +13,8 @@ import orjson
 from aiohttp import web
 from psycopg2.extensions import cursor as Cursor
 
-from datarun.events import Blob, FoldRequested, NamedBlob
-from datarun.intake import claims
+from datarun.events import Blob, FoldFenced, FoldRequested, NamedBlob
+from datarun.intake import cancellations, claims, outbox
 from datarun.intake.claims import FoldContext, SubmissionClaim, blob_name
 from datarun.intake.outbox import Queued
 from datarun.readmodel import queries
@@ -73,6 +73,7 @@ async def request_fold(request: web.Request) -> web.StreamResponse:
         work = partial(_claim, gateway, stored)
     (event, queued), position = await gateway.accept(work, lambda claim: claim[1])
     if not queued:
+        # What was committed beside it is sent by the same look.
         gateway.relay.expect_split()
     return json_answer(_accepted(asked, event), status=201, headers={POSITION: position})
 
@@ -138,7 +139,16 @@ def _claim(gateway: Gateway, stored: _Stored, cursor: Cursor) -> tuple[FoldReque
     waits = decision.dataset.waits_for_split
     entry = gateway.entry(event, waiting_for=decision.dataset.raw_data_id if waits else None)
     queued = claims.record_fold(cursor, event, request_digest=stored.digest, entry=entry)
-    return event, [] if waits else [queued]
+    fences = outbox.add(cursor, [gateway.entry(fence) for fence in _fences(cursor, event)])
+    return event, [] if waits else [*fences, queued]
+
+
+def _fences(cursor: Cursor, event: FoldRequested) -> list[FoldFenced]:
+    """Return what ends the attempt before, if it may still wait or run."""
+    before = event.attempt - 1
+    if before == 0 or not cancellations.may_run(cursor, event.fold_id, before):
+        return []
+    return [FoldFenced(fold_id=event.fold_id, attempt=before, cause="superseded")]
 
 
 def _decide_under_locks(cursor: Cursor, stored: _Stored) -> tuple[FoldDecision, tuple[NamedBlob, ...]]:

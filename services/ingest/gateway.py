@@ -23,6 +23,7 @@ from datarun.topics import Catalogue
 from services.ingest.arrays import Arrays
 from services.ingest.auth import Account, Doorkeeper
 from services.ingest.database import Database
+from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
 from services.ingest.refusals import detail
 from services.ingest.relay import Relay
@@ -50,6 +51,7 @@ class Gateway:
     arrays: Arrays
     relay: Relay
     projected: Projected
+    log_end: LogEnd
     doorkeeper: Doorkeeper
     threads: ThreadPoolExecutor
     background: set[asyncio.Task[None]]

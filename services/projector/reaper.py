@@ -20,7 +20,7 @@ from datarun.envelope import Context, decode, encode, header, now
 from datarun.errors import LogUnavailable
 from datarun.events import Cause, Event, Fault, FoldFailed, FoldLost, FoldRequested, SplitRequested, Stage
 from datarun.leases import Leases, PendingSplit, Run, SplitPatience
-from datarun.lifecycle import next_delivery
+from datarun.lifecycle import losses, next_delivery
 from datarun.log import EventLog, Position, StoredRecord
 from datarun.log.reading import record_at
 from datarun.overtaking import PATIENCE_SECONDS, Overtaking, Waiting
@@ -131,10 +131,11 @@ class Reaper:
             time.sleep(POLL_SECONDS)
 
     def _reap(self, run: Run, held: Held) -> None:
-        following = next_delivery(run.delivery)
-        request = None if following is None else self._read_again(held.request, FoldRequested)
+        request = self._read_again(held.request, FoldRequested)
+        handed_back = 0 if request is None else request[0].handed_back
+        following = next_delivery(run.delivery, handed_back=handed_back)
         if following is None or request is None:
-            self._append(_given_up(run, held), None)
+            self._append(_given_up(run, held, losses(run.delivery, handed_back=handed_back)), None)
         else:
             if held.request_delivery <= run.delivery:
                 event, record = request
@@ -177,8 +178,8 @@ def _lost(run: Run, held: Held) -> FoldLost:
     )
 
 
-def _given_up(run: Run, held: Held) -> FoldFailed:
-    times = "once" if run.delivery == 1 else f"{run.delivery} times"
+def _given_up(run: Run, held: Held, count: int) -> FoldFailed:
+    times = "once" if count == 1 else f"{count} times"
     return FoldFailed(
         fold_id=run.fold_id,
         attempt=run.attempt,

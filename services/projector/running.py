@@ -28,12 +28,14 @@ where split_attempt > result_attempt and split_request_offset is not null
 _SPLITTING = """
 select runner_id, sequence, heartbeat->'splitting' from rm.runner where heartbeat->'splitting' <> '[]'::jsonb
 """
-# The condition is that of the partial index fold_waiting, to the letter.
+# The condition is that of the partial index fold_open, to the letter.
 _FIRST_WAITING = """
 (select fold_id, request_attempt, request_delivery, priority, request_offset,
         (extract(epoch from requested_at) * 1000)::bigint, request_topic, request_partition
 from rm.fold
-where (request_attempt > run_attempt or (request_attempt = run_attempt and run_rank = 3)) and priority = %s
+where (request_attempt > run_attempt
+       or (request_attempt = run_attempt and run_rank < 8 and request_delivery > run_delivery))
+  and priority = %s
 order by request_offset limit %s)
 """
 _WAITING = f"{_FIRST_WAITING} union all {_FIRST_WAITING}"

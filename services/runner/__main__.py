@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import secrets
-import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -18,23 +17,39 @@ import structlog
 import typer
 
 from datarun import notify
+from datarun.blobs import BlobStore
 from datarun.errors import DatarunError
 from datarun.events import RunnerHeartbeat, Sandbox
-from datarun.gateway_client import GatewayRefused
+from datarun.gateway_client import GatewayClient, GatewayRefused
 from datarun.http_blobs import HttpBlobs, blobs_of
 from datarun.log.kafka import KafkaLog
 from datarun.log.queue import KafkaWorkQueue
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
 from datarun.telemetry import configure_logging
 from datarun.topics import QUEUES
+from services.runner.admission import Gate
+from services.runner.control import Control
 from services.runner.execution import Executor, Limits, SandboxRefused
 from services.runner.execution.sandboxes import ISOLATED, at_least, remedy
+from services.runner.fences import Fences
 from services.runner.heartbeat import Heart, Holdings
+from services.runner.openings import Openings
 from services.runner.publisher import Publisher
-from services.runner.service import PRIORITY, Service
+from services.runner.service import HANDOVER_SECONDS, Service
+from services.runner.stopping import on_signal
+from services.runner.turns import PRIORITY
 from services.runner.work import Worker
 
 CONFIGURATION_ERROR = 78
+SOFT_SHARE = 0.9
+"""Of the hard limit, where no soft one is given."""
+PLACED_SECONDS = 5.0
+NO_GATEWAY = (
+    "requests that are older than an hour, or that a queue hands out anew, are left to the reaper,"
+    " which puts back what nobody has begun: pass --gateway and --token-file"
+)
+CLOSING_SECONDS = 0.8
+"""After the last fold is handed over; a broker that is away must not hold up the end."""
 PACKAGES = ("datarun", "numpy", "pandas", "scikit-learn", "scipy")
 
 log = structlog.get_logger(__name__)
@@ -65,47 +80,84 @@ def parse_queues(text: str) -> tuple[str, ...]:
     wanted = {name.strip() for name in text.split(",") if name.strip()}
     unknown = wanted - QUEUES.keys()
     if unknown or not wanted:
-        raise DatarunError(f"--queues takes some of {','.join(QUEUES)}, not {text!r}")
+        raise DatarunError(f"it takes some of {','.join(QUEUES)}, not {text!r}")
     return tuple(name for name in PRIORITY if name in wanted)
 
 
+def _checked_queues(text: str) -> str:
+    try:
+        parse_queues(text)
+    except DatarunError as error:
+        raise typer.BadParameter(str(error)) from error
+    return text
+
+
 def run(settings: Settings, options: Options) -> None:
-    """Run until SIGTERM or SIGINT; running folds get the grace to finish."""
+    """Run folds and splits in sandboxes until SIGTERM or SIGINT."""
     work_folder = settings.directory / "runner"
     blobs = blobs_of(settings, cache_folder=settings.directory / "blob-cache", cache_mib=options.blob_cache_mib)
     if isinstance(blobs, HttpBlobs):
         blobs.check()
     plans = at_least(options.sandbox_min)
-    executor = Executor(blobs=blobs, limits=options.limits, slots=options.slots, work_folder=work_folder, plans=plans)
+    fences = Fences()
+    executor = Executor(
+        blobs=blobs,
+        limits=options.limits,
+        slots=options.slots,
+        work_folder=work_folder,
+        plans=plans,
+        is_unwanted=lambda request: fences.cover(request.fold_id, request.attempt),
+    )
+    serve(settings, options, executor=executor, blobs=blobs, fences=fences)
+
+
+def serve(
+    settings: Settings, options: Options, *, executor: Executor, blobs: BlobStore, fences: Fences | None = None
+) -> None:
+    """Have an executor run what the queues bring until SIGTERM or SIGINT; running folds get the grace to finish."""
+    fences = fences or Fences()
     event_log = KafkaLog(settings.kafka)
     runner_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     publisher = Publisher(event_log, catalogue=settings.catalogue, source=f"datarun/runner/{runner_id}")
-    holdings = Holdings()
     structlog.contextvars.bind_contextvars(runner_id=runner_id)
     try:
         me = Self(runner_id, executor.start())
         queues = [(name, QUEUES[name]) for name in options.queues]
+        control = Control(event_log, catalogue=settings.catalogue, fences=fences, on_fence=executor.cancel)
         service = Service(
             queue=KafkaWorkQueue(settings.kafka, queues, catalogue=settings.catalogue, event_log=event_log),
             worker=Worker(executor=executor, blobs=blobs, publisher=publisher, identity=me),
             catalogue=settings.catalogue,
-            holdings=holdings,
+            holdings=Holdings(),
             slot_count=options.slots,
             grace_seconds=options.grace_seconds,
+            queues=options.queues,
+            admission=Gate(fences, control, Openings(gateway_of(settings))),
         )
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: service.stop())
-        heart = Heart(publisher, describe(me, options, holdings))
+        on_signal(service.stop, seconds=options.grace_seconds + HANDOVER_SECONDS + CLOSING_SECONDS)
+        heart = Heart(publisher, describe(me, options, service))
+        control.start(on_failure=service.stop)
+        # Its first heartbeat then tells this runner the broker's time.
+        control.wait_placed(PLACED_SECONDS)
         heart.start()
         status = f"{options.slots} slots, {','.join(options.queues)}, {describe_sandbox(me.sandbox)}"
         notify.ready(status, detail=", ".join(me.sandbox.mechanisms))
         log.info("runner.ready", status=status)
         service.run()
         heart.stop()
+        control.stop()
     finally:
         executor.close()
         event_log.close()
     log.info("runner.stopped")
+
+
+def gateway_of(settings: Settings) -> GatewayClient | None:
+    """Return the gateway to ask about requests that may have been begun before, None when none is named."""
+    if settings.gateway_url is None or settings.token is None:
+        log.warning("runner.no_gateway", advice=NO_GATEWAY)
+        return None
+    return GatewayClient.of(settings)
 
 
 def describe_sandbox(sandbox: Sandbox) -> str:
@@ -115,7 +167,7 @@ def describe_sandbox(sandbox: Sandbox) -> str:
     return f"SANDBOX LEVEL {sandbox.level} OF 3: SUBMISSIONS ARE NOT ISOLATED FROM THIS MACHINE, run only trusted code"
 
 
-def describe(me: Self, options: Options, holdings: Holdings) -> Callable[[int], RunnerHeartbeat]:
+def describe(me: Self, options: Options, service: Service) -> Callable[[int], RunnerHeartbeat]:
     """Return the function that makes this runner's heartbeats."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
@@ -127,10 +179,12 @@ def describe(me: Self, options: Options, holdings: Holdings) -> Callable[[int], 
             pid=os.getpid(),
             queues=options.queues,
             slots=options.slots,
-            running=holdings.folds(),
-            splitting=holdings.splits(),
+            running=service.holdings.folds(),
+            splitting=service.holdings.splits(),
             versions=versions,
             sandbox=me.sandbox,
+            stopping=service.stopping,
+            skipped=service.admission.skipped,
         )
 
     return heartbeat
@@ -141,14 +195,22 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     directory: Annotated[Path, typer.Option("--dir", help="Folder of a running `datarun up`.")] = DEFAULT_DIR,
     kafka: Annotated[str | None, typer.Option(help="Kafka's host:port.")] = None,
     blobs: Annotated[str | None, typer.Option(help="URL of the blob store; without one, the gateway's.")] = None,
-    gateway: Annotated[str | None, typer.Option(help="URL of the gateway.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File with this runner's token.")] = None,
     topic_prefix: Annotated[str | None, typer.Option(help="Prefix of the topics' names.")] = None,
-    queues: Annotated[str, typer.Option(help="Queues to take work from.")] = "H,L,data",
+    gateway: Annotated[str | None, typer.Option(metavar="URL", help="The gateway's URL.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File of the token this runner has at the gateway.")] = None,
+    queues: Annotated[
+        str, typer.Option(callback=_checked_queues, help="Queues to take work from; high first, low one start in 8.")
+    ] = "H,L,data",
     slots: Annotated[int, typer.Option(min=1, max=256, help="Works at once; default: cores.")] = os.cpu_count() or 1,
     hard_limit: Annotated[float, typer.Option(min=1, help="Seconds after which a fold is killed.")] = 3600.0,
+    soft_limit: Annotated[
+        float | None,
+        typer.Option(min=1, help="Seconds after which a fold is interrupted; default: nine tenths of the hard limit."),
+    ] = None,
     memory: Annotated[int, typer.Option(min=256, help="MiB a fold may use.")] = 4096,
-    grace: Annotated[float, typer.Option(min=0, help="Seconds running folds get at SIGTERM.")] = 8.0,
+    grace: Annotated[
+        float, typer.Option(min=0, max=86_400, help="Seconds running folds get at SIGTERM before others run them.")
+    ] = 8.0,
     sandbox_min: Annotated[
         int,
         typer.Option(min=0, max=4, envvar="DATARUN_SANDBOX_MIN", help="Sandbox level below which not to start."),
@@ -158,15 +220,10 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     """Run a runner in the foreground."""
     configure_logging("runner")
     try:
-        settings = load_settings(
-            directory,
-            kafka=kafka,
-            blobs=blobs,
-            gateway_url=gateway,
-            token_file=token_file,
-            topic_prefix=topic_prefix,
-        )
-        limits = Limits(hard_seconds=hard_limit, memory_mib=memory)
+        servers = {"kafka": kafka, "blobs": blobs, "gateway_url": gateway, "token_file": token_file}
+        settings = load_settings(directory, topic_prefix=topic_prefix, **servers)
+        soft = SOFT_SHARE * hard_limit if soft_limit is None else soft_limit
+        limits = Limits(hard_seconds=hard_limit, soft_seconds=soft, memory_mib=memory)
         run(settings, Options(parse_queues(queues), slots, limits, grace, sandbox_min, blob_cache_mib))
     except SandboxRefused as error:
         typer.echo(f"datarun runner: no sandbox of level {sandbox_min}: {error}; {remedy(sandbox_min)}", err=True)

@@ -10,6 +10,7 @@ import structlog
 
 from datarun.events import Id, RunnerHeartbeat, RunningFold
 from services.runner.publisher import Publisher
+from services.runner.runs import FoldRun, SplitRun
 
 INTERVAL_SECONDS = 2.0
 
@@ -21,38 +22,43 @@ class Holdings:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._folds: set[RunningFold] = set()
-        self._splits: set[Id] = set()
+        self._folds: set[FoldRun] = set()
+        self._splits: set[SplitRun] = set()
 
-    def add_fold(self, fold: RunningFold) -> None:
-        """Hold a fold."""
+    def add(self, run: FoldRun | SplitRun) -> None:
+        """Hold a fold or a split."""
         with self._lock:
-            self._folds.add(fold)
+            if isinstance(run, FoldRun):
+                self._folds.add(run)
+            else:
+                self._splits.add(run)
 
-    def remove_fold(self, fold: RunningFold) -> None:
-        """Let a fold go, finished or not."""
+    def remove(self, run: FoldRun | SplitRun) -> None:
+        """Let a fold or a split go, finished or not."""
         with self._lock:
-            self._folds.discard(fold)
+            if isinstance(run, FoldRun):
+                self._folds.discard(run)
+            else:
+                self._splits.discard(run)
 
-    def add_split(self, raw_data_id: Id) -> None:
-        """Hold the split of a dataset."""
+    def fold_runs(self) -> tuple[FoldRun, ...]:
+        """Return the folds held."""
         with self._lock:
-            self._splits.add(raw_data_id)
+            return tuple(self._folds)
 
-    def remove_split(self, raw_data_id: Id) -> None:
-        """Let a split go."""
+    def split_runs(self) -> tuple[SplitRun, ...]:
+        """Return the splits held."""
         with self._lock:
-            self._splits.discard(raw_data_id)
+            return tuple(self._splits)
 
     def folds(self) -> tuple[RunningFold, ...]:
-        """Return the folds held, in the order of their ids."""
-        with self._lock:
-            return tuple(sorted(self._folds, key=lambda fold: (fold.fold_id, fold.attempt, fold.delivery)))
+        """Return the folds held as heartbeats name them, in the order of their ids."""
+        named = (run.named for run in self.fold_runs())
+        return tuple(sorted(named, key=lambda fold: (fold.fold_id, fold.attempt, fold.delivery)))
 
     def splits(self) -> tuple[Id, ...]:
         """Return the datasets whose split is held."""
-        with self._lock:
-            return tuple(sorted(self._splits))
+        return tuple(sorted(run.request.raw_data_id for run in self.split_runs()))
 
 
 class Heart:

@@ -1,4 +1,4 @@
-"""The runner's loop: take work while a slot is free, say that it started, accept it, run it.
+"""The runner's loop: take work while a slot is free, say that it started, accept it, run it; and how it stops.
 
 A fold is accepted once FoldStarted is in the log, so its lease, not Kafka's lock, guards it from then on.
 A split is accepted when its result is, or when the lock would lapse; heartbeats name it meanwhile.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -22,7 +22,13 @@ from datarun.errors import LogUnavailable, Rejected, Retryable
 from datarun.events import FoldRequested, FoldStarted, RunningFold, SplitRequested
 from datarun.log import Work, WorkQueue
 from datarun.topics import Catalogue
+from services.runner.admission import Admission, Unconditional
+from services.runner.confirmation import Verdict
+from services.runner.handover import ask_again, hand_back
 from services.runner.heartbeat import Holdings
+from services.runner.runs import FoldRun, SplitRun
+from services.runner.slots import Slots
+from services.runner.turns import PRIORITY, Turns
 from services.runner.work import Worker
 
 LEASE_SECONDS = 10.0
@@ -34,47 +40,11 @@ REMEMBERED = 10_000
 """Deliveries begun here; a broker killed right after an accept hands the record out once more."""
 FULL_SECONDS = 0.05
 """How often a full runner gives back what its open fetches locked; folds shorter than this are not held up by it."""
-PRIORITY = ("H", "data", "L")
-"""The order in which queues are asked; a split is short and many folds may wait for it."""
+REST_SECONDS = 0.02
+HANDOVER_SECONDS = 1.0
+"""What a runner takes beyond the grace to hand its folds over."""
 
 log = structlog.get_logger(__name__)
-
-
-class Slots:
-    """How many works may run at once; `wait_free` wakes when one ends."""
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._changed = threading.Condition()
-
-    @property
-    def free(self) -> int:
-        """How many more works may start."""
-        with self._changed:
-            return self._free
-
-    def occupy(self) -> None:
-        """Take one slot."""
-        with self._changed:
-            self._free -= 1
-
-    def vacate(self) -> None:
-        """Give one slot back."""
-        with self._changed:
-            self._free += 1
-            self._changed.notify_all()
-
-    def wait_free(self, seconds: float) -> bool:
-        """Wait until a slot is free, or for the given time; tell which."""
-        with self._changed:
-            return self._changed.wait_for(lambda: self._free > 0, seconds)
-
-
-@dataclass(slots=True)
-class _HeldSplit:
-    work: Work
-    done: Future[None]
-    taken_at: float
 
 
 @dataclass
@@ -87,22 +57,32 @@ class Service:
     holdings: Holdings
     slot_count: int
     grace_seconds: float
+    queues: Sequence[str] = PRIORITY
+    admission: Admission = field(default_factory=Unconditional)
     clock: Callable[[], float] = time.monotonic
     _stopping: threading.Event = field(default_factory=threading.Event)
-    _splits: list[_HeldSplit] = field(default_factory=list)
+    _stopped_at: float = 0.0
+    _splits: list[SplitRun] = field(default_factory=list)
+    _awaited: list[tuple[Work, FoldRequested]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._slots = Slots(self.slot_count)
+        self._turns = Turns(self.queues)
         self._begun: OrderedDict[RunningFold, None] = OrderedDict()
-        self._pool = ThreadPoolExecutor(self.slot_count, thread_name_prefix="slot")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it takes no more work."""
+        return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Ask the loop to end; running work has `grace_seconds` to finish."""
+        """Ask the loop to end; running work has `grace_seconds` from now to finish."""
+        self._stopped_at = self.clock()
         self._stopping.set()
 
     def run(self) -> None:
         """Take and run work until stopped."""
-        while not self._stopping.is_set():
+        while not self.stopping:
             try:
                 self._turn()
             except LogUnavailable as error:
@@ -112,20 +92,19 @@ class Service:
 
     def _turn(self) -> None:
         self._settle_splits()
+        self._admit_awaited()
         if not self._slots.wait_free(FULL_SECONDS):
             self._drain()
             return
-        work = self.queue.take()
+        work = self.queue.take(self._turns.order())
+        self._turns.took(None if work is None else work.queue)
         if work is not None:
             self._begin(work)
 
     def _drain(self) -> None:
-        """Give back what open fetches have locked for a runner that is full."""
+        """Give back what open fetches have locked, even if a slot was vacated just now: it may not be its turn."""
         for work in self.queue.drain():
-            if self._slots.free == 0:
-                self.queue.release(work)
-            else:
-                self._begin(work)
+            self.queue.release(work)
 
     def _begin(self, work: Work) -> None:
         record = work.record
@@ -138,94 +117,163 @@ class Service:
             self.queue.accept(work)
             return
         if isinstance(event, FoldRequested):
-            self._begin_fold(work, event)
+            self._admit(work, event)
         elif isinstance(event, SplitRequested):
-            self._begin_split(work, event)
+            self._begin_split(SplitRun(event, work, self.clock()))
 
-    def _begin_fold(self, work: Work, request: FoldRequested) -> None:
-        identity = self.worker.identity
-        running = RunningFold(fold_id=request.fold_id, attempt=request.attempt, delivery=request.delivery)
-        started = FoldStarted(
+    def _admit(self, work: Work, request: FoldRequested) -> None:
+        match self.admission.judge(work, request):
+            case Verdict.START:
+                self._begin_fold(work, FoldRun(request, work.record))
+            case Verdict.SKIP | Verdict.LEAVE:
+                self.queue.accept(work)
+            case Verdict.WAIT:
+                # Not acknowledged, so its queue hands out no more; the others do.
+                self._awaited.append((work, request))
+            case Verdict.RELEASE:
+                self.queue.release(work)
+
+    def _admit_awaited(self) -> None:
+        for _ in range(len(self._awaited)):
+            work, request = self._awaited.pop(0)
+            if self._slots.wait_free(0):
+                self._admit(work, request)
+            else:
+                self.queue.release(work)
+
+    def _begin_fold(self, work: Work, run: FoldRun) -> None:
+        named = run.named
+        if named in self._begun:
+            # The broker forgot that it was accepted; a delivery that was begun here is never begun again.
+            log.info("fold.known", **named.model_dump())
+            self.queue.accept(work)
+            return
+        # Held before it is started: a heartbeat between the two must not miss it.
+        self.holdings.add(run)
+        try:
+            self.worker.publisher.append(self._started(run.request), cause=run.record).result(STARTED_SECONDS)
+        except (LogUnavailable, FutureTimeoutError) as error:
+            self.holdings.remove(run)
+            self.queue.release(work)
+            raise LogUnavailable(f"fold {named.fold_id} was not started: {error}") from error
+        self._remember(named)
+        crash_point("runner.after_started")
+        # It need not wait for the accept: from here on its lease guards it.
+        self._spawn(partial(self._run_fold, run))
+        self.queue.accept(work)
+        crash_point("runner.after_accept")
+
+    def _started(self, request: FoldRequested) -> FoldStarted:
+        return FoldStarted(
             fold_id=request.fold_id,
             attempt=request.attempt,
             delivery=request.delivery,
             submission_id=request.submission_id,
             raw_data_id=request.dataset.raw_data_id,
-            runner_id=identity.runner_id,
+            runner_id=self.worker.identity.runner_id,
             lease_seconds=LEASE_SECONDS,
         )
-        if running in self._begun:
-            # The broker forgot that it was accepted; a delivery that was begun here is never begun again.
-            log.info("fold.known", fold_id=running.fold_id, attempt=running.attempt, delivery=running.delivery)
-            self.queue.accept(work)
-            return
-        # Held before it is started: a heartbeat between the two must not miss it.
-        self.holdings.add_fold(running)
-        try:
-            self.worker.publisher.append(started, cause=work.record).result(STARTED_SECONDS)
-        except (LogUnavailable, FutureTimeoutError) as error:
-            self.holdings.remove_fold(running)
-            self.queue.release(work)
-            raise LogUnavailable(f"fold {request.fold_id} was not started: {error}") from error
-        self._remember(running)
-        crash_point("runner.after_started")
-        self.queue.accept(work)
-        crash_point("runner.after_accept")
-        self._slots.occupy()
-        self._pool.submit(self._run_fold, request, work, running)
 
-    def _remember(self, running: RunningFold) -> None:
-        self._begun[running] = None
+    def _remember(self, named: RunningFold) -> None:
+        self._begun[named] = None
         while len(self._begun) > REMEMBERED:
             self._begun.popitem(last=False)
 
-    def _run_fold(self, request: FoldRequested, work: Work, running: RunningFold) -> None:
-        logger = log.bind(fold_id=request.fold_id, attempt=request.attempt, delivery=request.delivery)
+    def _spawn(self, run: Callable[[], None]) -> None:
+        self._slots.occupy()
+        # A daemon: the process must not wait for it when its end was told by somebody else.
+        threading.Thread(target=run, daemon=True, name="slot").start()
+
+    def _run_fold(self, run: FoldRun) -> None:
+        logger = log.bind(**run.named.model_dump())
         try:
-            self.worker.run_fold(request, work.record)
-            logger.info("fold.done")
+            if self.worker.run_fold(run):
+                logger.info("fold.done")
         except Retryable as error:
             # No result: heartbeats stop naming the fold and the reaper requests it again.
             logger.warning("fold.given_back", error=str(error))
         except Exception:
             logger.exception("fold.given_back")
         finally:
-            self.holdings.remove_fold(running)
+            self.holdings.remove(run)
             self._slots.vacate()
 
-    def _begin_split(self, work: Work, request: SplitRequested) -> None:
-        self.holdings.add_split(request.raw_data_id)
-        self._slots.occupy()
-        done = self._pool.submit(self._run_split, request, work)
-        self._splits.append(_HeldSplit(work, done, self.clock()))
+    def _begin_split(self, run: SplitRun) -> None:
+        self.holdings.add(run)
+        self._splits.append(run)
+        self._spawn(partial(self._run_split, run))
 
-    def _run_split(self, request: SplitRequested, work: Work) -> None:
+    def _run_split(self, run: SplitRun) -> None:
         try:
-            self.worker.run_split(request, work.record)
-            log.info("split.done", raw_data_id=request.raw_data_id, attempt=request.attempt)
+            if self.worker.run_split(run):
+                log.info("split.done", raw_data_id=run.request.raw_data_id, attempt=run.request.attempt)
+        except Exception as error:  # noqa: BLE001 - the loop reads it and gives the split back
+            run.done.set_exception(error)
+        else:
+            run.done.set_result(None)
         finally:
-            self.holdings.remove_split(request.raw_data_id)
+            self.holdings.remove(run)
             self._slots.vacate()
 
     def _settle_splits(self) -> None:
         """Accept the splits whose results are in the log, release the failed, accept before a lock lapses."""
-        kept = []
-        for held in self._splits:
-            if held.done.done() and held.done.exception() is not None:
-                log.warning("split.given_back", error=str(held.done.exception()))
-                self.queue.release(held.work)
-            elif held.done.done() or self.clock() - held.taken_at > SPLIT_LOCK_SECONDS:
-                self.queue.accept(held.work)
-            else:
-                kept.append(held)
-        self._splits = kept
+        self._splits = [run for run in self._splits if not self._is_settled(run)]
+
+    def _is_settled(self, run: SplitRun) -> bool:
+        done = run.done.done()
+        error = run.done.exception() if done else None
+        if error is not None:
+            log.warning("split.given_back", error=str(error))
+        if run.accepted:
+            return done
+        if error is not None:
+            self.queue.release(run.work)
+        elif done or self.clock() - run.taken_at > SPLIT_LOCK_SECONDS:
+            self.queue.accept(run.work)
+            run.accepted = True
+        return done
 
     def _finish(self) -> None:
-        """Let running work end within the grace, then leave the queue."""
-        deadline = self.clock() + self.grace_seconds
-        while self.clock() < deadline and (self.holdings.folds() or self.holdings.splits()):
-            time.sleep(0.02)
+        """Let running work end within the grace, hand the rest over to other runners, then leave the queue."""
+        for work, _ in self._awaited:
+            self.queue.release(work)
+        until = self._stopped_at + self.grace_seconds
+        self._rest(until)
+        self._hand_over()
+        # What could not be claimed is appending its result.
+        self._rest(max(until, self.clock()) + HANDOVER_SECONDS)
         self.worker.publisher.give_up()
-        self._settle_splits()
         self.queue.close()
-        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _rest(self, until: float) -> None:
+        """Wait until nothing runs any more, or until the given time, and keep no record from others meanwhile."""
+        while (self.holdings.folds() or self._splits) and self.clock() < until:
+            try:
+                self._settle_splits()
+                self._drain()
+            except LogUnavailable as error:
+                log.warning("runner.log_unavailable", error=str(error))
+            time.sleep(REST_SECONDS)
+
+    def _hand_over(self) -> None:
+        folds = [run for run in self.holdings.fold_runs() if run.claim()]
+        splits = [run for run in self._splits if run.claim()]
+        for run in folds:
+            self.worker.executor.cancel(run.request.fold_id, run.request.attempt)
+        crash_point("runner.after_claim")
+        hand_back(
+            folds,
+            publisher=self.worker.publisher,
+            runner_id=self.worker.identity.runner_id,
+            seconds=HANDOVER_SECONDS,
+        )
+        for split in splits:
+            if not split.accepted:
+                self.queue.release(split.work)
+        accepted = [split for split in splits if split.accepted]
+        ask_again(accepted, publisher=self.worker.publisher, seconds=HANDOVER_SECONDS)
+        self._splits = [split for split in self._splits if split not in splits]
+        for fold in folds:
+            self.holdings.remove(fold)
+        for split in splits:
+            self.holdings.remove(split)

@@ -12,6 +12,7 @@ from datarun.crashes import crash_point
 from datarun.errors import LogUnavailable
 from datarun.events import (
     Blob,
+    Cause,
     DataSplit,
     FoldFailed,
     FoldRequested,
@@ -20,11 +21,10 @@ from datarun.events import (
     Metrics,
     Sandbox,
     SplitFailed,
-    SplitRequested,
 )
-from datarun.log import StoredRecord
 from services.runner.execution import Executor, Failed, Predictions, Tested, Trained
 from services.runner.publisher import Publisher
+from services.runner.runs import FoldRun, SplitRun
 
 FLOAT64 = "application/vnd.datarun.float64"
 
@@ -54,8 +54,12 @@ class Worker:
     publisher: Publisher
     identity: Identity
 
-    def run_fold(self, request: FoldRequested, record: StoredRecord) -> None:
-        """Run one delivery of a fold and append its result; raises Retryable for a platform fault."""
+    def run_fold(self, run: FoldRun) -> bool:
+        """Run one delivery of a fold and append its result; raises Retryable for a platform fault.
+
+        False, and nothing appended, if somebody else has said meanwhile how the run ended.
+        """
+        request, record = run.request, run.record
 
         def on_trained(trained: Trained) -> None:
             blob = self._store(trained.predictions)
@@ -72,13 +76,21 @@ class Worker:
         # A fold that takes its runner down with it, whichever runs it.
         crash_point(f"runner.fold.{request.fold_id}")
         outcome = self.executor.run(request, on_trained=on_trained)
+        if isinstance(outcome, Failed) and outcome.cause is Cause.CANCELLED:
+            # Whoever had it killed has told, or tells, what became of it.
+            log.info("fold.killed", **run.named.model_dump())
+            return False
         event = self._result(request, outcome)
+        if not run.claim():
+            return False
         crash_point("runner.before_result")
         self.publisher.append_surely(event, cause=record)
         crash_point("runner.after_result")
+        return True
 
-    def run_split(self, request: SplitRequested, record: StoredRecord) -> None:
-        """Split a dataset and append the result; raises Retryable for a platform fault."""
+    def run_split(self, run: SplitRun) -> bool:
+        """Split a dataset and append the result, or not, as for a fold; raises Retryable for a platform fault."""
+        request = run.request
         common: dict[str, Any] = {
             "raw_data_id": request.raw_data_id,
             "attempt": request.attempt,
@@ -92,9 +104,12 @@ class Worker:
             event = SplitFailed(**common, cause=outcome.cause, fault=outcome.fault, log=text)
         else:
             event = DataSplit(**common, split=outcome)
+        if not run.claim():
+            return False
         crash_point("runner.before_split_result")
-        self.publisher.append_surely(event, cause=record)
+        self.publisher.append_surely(event, cause=run.work.record)
         crash_point("runner.after_split_result")
+        return True
 
     def _result(self, request: FoldRequested, outcome: Tested | Failed) -> FoldTested | FoldFailed:
         fields = self._run_fields(request)

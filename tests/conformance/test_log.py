@@ -2,11 +2,12 @@
 
 import threading
 import time
+from functools import partial
 from itertools import chain, islice
 
 import pytest
 
-from datarun.log import Record, TopicPartition
+from datarun.log import REQUEUED, Record, TopicPartition
 from datarun.log.memory import MemoryLog, MemoryWorkQueue, QueueState
 from datarun.topics import DATA_REQUESTS, FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, Catalogue
 
@@ -24,6 +25,10 @@ class MemorySystem:
 
     def queue(self, queues=QUEUES):
         return MemoryWorkQueue(self.log, queues, catalogue=self.catalogue, state=self._state)
+
+    def append_batch(self, topic, values):
+        for value in values:
+            append(self, topic, value, value)
 
     def close(self):
         self.log.close()
@@ -45,6 +50,17 @@ class KafkaSystem:
         from datarun.log.queue import KafkaWorkQueue
 
         return KafkaWorkQueue(self.bootstrap, queues, catalogue=self.catalogue, event_log=self.log)
+
+    def append_batch(self, topic, values):
+        """Append records as producers do that know nothing of share groups: all in one batch."""
+        from confluent_kafka import Producer
+
+        from datarun.log.kafka import producer_config
+
+        producer = Producer({**producer_config(self.bootstrap), "linger.ms": 1000})
+        for value in values:
+            producer.produce(self.catalogue.full_name(topic), key=value, value=value, headers={"ce_type": b"x"})
+        assert producer.flush(SECONDS) == 0
 
     def close(self):
         from datarun.log.admin import delete_topics
@@ -76,14 +92,23 @@ def read_all(system, topic):
     return list(chain.from_iterable(system.log.read(dict.fromkeys(ends, 0), until_end=True)))
 
 
-def take(queue, seconds=SECONDS):
+def take(queue, seconds=SECONDS, order=None):
     """Return the next work, waiting for it."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        work = queue.take()
+        work = queue.take(order)
         if work is not None:
             return work
     return None
+
+
+def at_once(works, seconds=120):
+    """Do works in a thread each, and wait for all."""
+    threads = [threading.Thread(target=work, daemon=True) for work in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds)
 
 
 def test_a_record_comes_back_where_its_position_says(system):
@@ -169,6 +194,50 @@ def test_the_first_queue_is_asked_first(system):
     assert {work.queue for work in works} == {"H", "L"}
 
 
+def test_who_takes_says_which_queues_are_asked_and_in_which_order(system):
+    """The order decides, not the queues' own; a queue that is not named is left alone."""
+    queue = system.queue()
+    append(system, FOLD_REQUESTS_LOW, b"1", b"warm", single=True)
+    append(system, FOLD_REQUESTS_HIGH, b"2", b"warm", single=True)
+    for _ in range(2):
+        queue.accept(take(queue))
+    assert take(queue, 0.5) is None
+    append(system, FOLD_REQUESTS_LOW, b"3", b"low", single=True)
+    append(system, FOLD_REQUESTS_HIGH, b"4", b"high", single=True)
+    time.sleep(0.3)
+    low = take(queue, order=("L", "H"))
+    assert low.record.value == b"low"
+    queue.accept(low)
+    assert take(queue, 1, order=("L",)) is None
+    high = take(queue, order=("L", "H"))
+    assert high.record.value == b"high"
+    queue.accept(high)
+    queue.close()
+
+
+def test_a_batch_of_many_is_worked_off_by_many_and_nothing_of_it_is_lost(system):
+    """Three consumers give each of sixty records back more often than Kafka allows; each is accepted once."""
+    values = [b"%d" % number for number in range(60)]
+    system.append_batch(FOLD_REQUESTS_LOW, values)
+    releases = {value: iter(range(12)) for value in values}
+    accepted = []
+
+    def work(queue):
+        while len(accepted) < len(values):
+            got = take(queue, 1)
+            if got is not None and next(releases[got.record.value], None) is not None:
+                queue.release(got)
+            elif got is not None and queue.accept(got):
+                accepted.append(got.record.value)
+
+    queues = [system.queue() for _ in range(3)]
+    at_once([partial(work, queue) for queue in queues])
+    assert sorted(accepted) == sorted(values)
+    assert take(queues[0], 1) is None
+    for queue in queues:
+        queue.close()
+
+
 def test_released_work_is_taken_again(system):
     """What one consumer gives back another gets, with its delivery counted."""
     append(system, FOLD_REQUESTS_HIGH, b"1", b"again", single=True)
@@ -183,13 +252,15 @@ def test_released_work_is_taken_again(system):
 
 
 def test_work_released_without_end_is_never_lost(system):
-    """Kafka archives a record at the delivery limit; ours comes round for ever."""
+    """Kafka archives a record at the delivery limit; ours comes round for ever, and says that it does."""
     append(system, FOLD_REQUESTS_HIGH, b"1", b"restless", single=True)
     queue = system.queue()
-    for _ in range(25):
+    for number in range(25):
         work = take(queue)
         assert work is not None
         assert work.record.value == b"restless"
+        is_again = work.delivery_count > 1 or REQUEUED in dict(work.record.headers)
+        assert is_again == (number > 0)
         queue.release(work)
     assert queue.accept(take(queue))
     queue.close()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-FILTERED, ISOLATED = 2, 3
+FILTERED, ISOLATED, ACCOUNTED = 2, 3, 4
 
 PROLOGUE = """
 import ctypes, ctypes.util, errno, fcntl, glob, json, mmap, os, resource, signal, socket, stat, struct, sys, time
@@ -58,11 +58,15 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Attack:
-    """A body, and the lowest level that holds; `kills` when holding means that the kernel ends the process."""
+    """A body, and the lowest level that holds.
+
+    `kills` when holding means that the kernel ends the process, `starves` when it ends one for want of memory.
+    """
 
     body: str
     level: int = FILTERED
     kills: bool = False
+    starves: bool = False
     needs: str = ""
 
     def code(self, targets: dict[str, object]) -> str:
@@ -266,4 +270,77 @@ KERNEL = {
         needs="x86_64",
     ),
 }
-ATTACKS = FILES | NETWORK | PROCESSES | KERNEL
+RESOURCES = {
+    "more memory in all than one process may have": Attack(
+        """
+        for _ in range(8):
+            if os.fork() == 0:
+                block = np.ones(200 << 17)
+                time.sleep(20)
+                os._exit(0)
+        [os.wait() for _ in range(8)]
+        return 'taken'
+        """,
+        ACCOUNTED,
+        starves=True,
+    ),
+    "memory files beyond the memory": Attack(
+        """
+        files = [os.memfd_create('x') for _ in range(60)]
+        return [os.write(file, bytes(30 << 20)) for file in files]
+        """,
+        ACCOUNTED,
+        starves=True,
+    ),
+    "processes beyond those of the user": Attack(
+        """
+        made = 0
+        for _ in range(100):
+            if os.fork() == 0:
+                time.sleep(20)
+                os._exit(0)
+            made += 1
+        return made
+        """,
+        ACCOUNTED,
+    ),
+    "leaving the control group": Attack(
+        """
+        places = ['/sys/fs/cgroup', '/sys/fs/cgroup/memory', '/sys/fs/cgroup/pids', '/sys/fs/cgroup/unified']
+        files = [f'{place}/{name}' for place in places for name in ('tasks', 'cgroup.procs')]
+        return attempt_all(lambda file: open(file, 'w').write(str(os.getpid())), files)
+        """
+    ),
+    "a group of one's own": Attack(
+        """
+        places = ['/sys/fs/cgroup', '/sys/fs/cgroup/memory', '/sys/fs/cgroup/unified']
+        return attempt_all(lambda place: os.mkdir(f'{place}/datarun-attack') or 'made', places)
+        """
+    ),
+    "mounting the control groups": Attack(
+        "return call(libc.mount, b'none', str(BOX).encode(), b'cgroup', 0, b'memory') "
+        "or call(libc.mount, b'none', str(BOX).encode(), b'cgroup2', 0, None)"
+    ),
+    "a raised limit": Attack(
+        """
+        try:
+            resource.setrlimit(resource.RLIMIT_DATA, (1 << 40, 1 << 40))
+        except ValueError as error:
+            raise OSError(str(error))
+        return 'raised'
+        """
+    ),
+    "threads without end": Attack(
+        """
+        import threading
+        try:
+            for n in range(200):
+                threading.Thread(target=time.sleep, args=(20,), daemon=True).start()
+        except RuntimeError as error:
+            raise OSError(str(error))
+        return n
+        """,
+        ACCOUNTED,
+    ),
+}
+ATTACKS = FILES | NETWORK | PROCESSES | KERNEL | RESOURCES

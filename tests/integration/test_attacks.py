@@ -15,12 +15,17 @@ import pytest
 import datarun
 from datarun.events import Cause, Dataset
 from services.runner.execution import Failed, Limits, SandboxRefused, Tested
-from services.runner.execution.sandboxes import Plan, strongest_first
-from tests.integration.attacks import ATTACKS, ISOLATED
+from services.runner.execution.sandboxes import FIRST_UID, Plan, at_least, strongest_first
+from tests.integration.attacks import ACCOUNTED, ATTACKS
 from tests.integration.execution_workbench import GOOD, Workbench, workbench
 
 LIMITS = Limits(hard_seconds=30, memory_mib=1024, disk_mib=32, output_mib=32, processes=64)
-PLANS = {"strongest": None, "as a user": [Plan("user", None)], "filters alone": [Plan("", None)]}
+PLANS = {
+    "accounted": list(at_least(ACCOUNTED)),
+    "own users": [Plan("root", FIRST_UID)],
+    "as a user": [Plan("user", None)],
+    "filters alone": [Plan("", None)],
+}
 ROWS = 60
 
 
@@ -75,10 +80,18 @@ def targets(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, obje
 
 
 def test_the_level_is_that_of_the_plan(bench: Workbench) -> None:
-    """Landlock and seccomp are in force in each; with namespaces it is isolated."""
-    assert "seccomp" in bench.sandbox.mechanisms
-    assert any(mechanism.startswith("landlock_abi_") for mechanism in bench.sandbox.mechanisms)
-    assert bench.sandbox.level == (3 if "own_root" in bench.sandbox.mechanisms else 2)
+    """Landlock and seccomp are in force in each; with namespaces it is isolated, with a group accounted as well."""
+    mechanisms = bench.sandbox.mechanisms
+    assert "seccomp" in mechanisms
+    assert any(mechanism.startswith("landlock_abi_") for mechanism in mechanisms)
+    assert bench.sandbox.level == 2 + ("own_root" in mechanisms) + ("group_memory" in mechanisms)
+
+
+def test_at_least_forty_attacks_are_held(bench: Workbench) -> None:
+    """So many are announced to be held at each level, and more at a higher one."""
+    announced = [attack for attack in ATTACKS.values() if attack.level <= bench.sandbox.level]
+    assert len(announced) >= 40
+    assert (len(announced) == len(ATTACKS)) == (bench.sandbox.level == ACCOUNTED)
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -90,7 +103,10 @@ def test_an_attack_is_held(bench: Workbench, dataset: Dataset, targets: dict[str
     if attack.needs and attack.needs not in (*bench.sandbox.mechanisms, platform.machine()):
         pytest.skip(f"needs {attack.needs}")
     outcome = bench.run(dataset, {"classifier.py": attack.code(targets)}, range(ROWS // 2))
-    if attack.kills:
+    if attack.starves:
+        assert isinstance(outcome, Failed), outcome
+        assert outcome.cause is Cause.MEMORY
+    elif attack.kills:
         assert isinstance(outcome, Failed)
         assert (outcome.cause, "SIGSYS" in outcome.message) == (Cause.SIGNAL, True)
     else:
@@ -170,7 +186,7 @@ def test_the_strongest_comes_first() -> None:
     """Plans are tried from the highest level down, so that none is passed over."""
     levels = [plan.level for plan in strongest_first()]
     assert levels == sorted(levels, reverse=True)
-    assert levels[0] == ISOLATED
+    assert levels[0] == ACCOUNTED
 
 
 def test_a_mechanism_that_fails_is_no_level(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from datarun import migrations, readmodel
 from datarun.db import connect, upgrade
 from datarun.readmodel.schema import _statements
 
-TABLES_OF_VERSION_2 = "e59cd1232454b73d"
+TABLES_OF_VERSION_2 = "13e6013791f6f870"
 
 
 def query(url, sql):

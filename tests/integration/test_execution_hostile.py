@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
-from datarun.events import Cause, Dataset, Fault, Stage
-from services.runner.execution import Failed, Limits, Tested
+from datarun.events import Cause, Dataset, Fault, FoldRequested, Stage
+from services.runner.execution import Executor, Failed, Limits, Tested
 from tests.integration.execution_workbench import GOOD, Workbench, workbench
 
 LIMITS = Limits(hard_seconds=4, memory_mib=768, disk_mib=16, processes=48, open_files=128, output_mib=4, log_kib=64)
@@ -433,17 +433,197 @@ def test_too_many_files_are_refused_inside(bench: Workbench, dataset: Dataset) -
     assert "Too many open files" in failed.message
 
 
+LIMIT = Fault.LIMIT
+GREEDY = {
+    "8 GiB at once": ("np.ones(1 << 30)", Cause.MEMORY, LIMIT),
+    "8 GiB of shared memory": ("import mmap; mmap.mmap(-1, 8 << 30)", Cause.MEMORY, LIMIT),
+    "a list that grows": ("x = [0]\n        while True: x += x", Cause.MEMORY, LIMIT),
+    "memory in every thread": (
+        "from concurrent.futures import ThreadPoolExecutor as P; list(P(4).map(np.ones, [1 << 22] * 40))",
+        Cause.MEMORY,
+        LIMIT,
+    ),
+    "one large file": ("open('f', 'wb').write(bytes(64 << 20))", Cause.DISK, LIMIT),
+    "a file that is mostly hole": ("os.truncate(os.open('f', 65), 1 << 40)", Cause.DISK, LIMIT),
+    "a file without end": ("f = open('f', 'wb')\n        while True: f.write(bytes(1 << 16))", Cause.DISK, LIMIT),
+    "30,000 files": ("[os.close(os.open(f'f{n}', 65)) for n in range(30_000)]", Cause.DISK, LIMIT),
+    "a million open files": ("x = [os.open('/dev/null', 0) for _ in range(1_000_000)]", Cause.USER_ERROR, USER),
+    "a million duplicates": ("x = [os.dup(0) for _ in range(1_000_000)]", Cause.USER_ERROR, USER),
+    "10,000 threads": (
+        "[threading.Thread(target=time.sleep, args=(9,), daemon=True).start() for _ in range(10_000)]",
+        Cause.USER_ERROR,
+        USER,
+    ),
+    "10,000 programs": (
+        "x = [subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(9)']) for _ in range(10_000)]",
+        Cause.USER_ERROR,
+        USER,
+    ),
+    "the stack of C": (
+        "f = ctypes.CFUNCTYPE(None)(lambda: f()); sys.setrecursionlimit(10 ** 9); f()",
+        Cause.SIGNAL,
+        USER,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GREEDY)
+def test_what_takes_too_much_meets_its_limit(bench: Workbench, dataset: Dataset, name: str) -> None:
+    """It fails inside, or is ended, with the cause that it has, and what it printed before is kept."""
+    fit, cause, fault = GREEDY[name]
+    if cause is Cause.DISK and "disk_quota" not in bench.sandbox.mechanisms:
+        pytest.skip("no file system of its own here")
+    failed = fail(bench, dataset, classifier(fit=f"print('begun', flush=True)\n        {fit}"))
+    assert reason(failed) == (Stage.TRAIN, cause, fault), failed
+    assert failed.log.startswith("begun\n")
+
+
+def test_predictions_over_the_limit_are_refused(bench: Workbench, dataset: Dataset) -> None:
+    """Real ones too, not claims alone."""
+    failed = fail(bench, dataset, classifier(predict="return np.ones((len(X), 10_000))"))
+    assert reason(failed) == (Stage.VALIDATION, Cause.OUTPUT_SHAPE, LIMIT)
+    assert "predictions of 5 MiB exceed the limit of 4 MiB" in failed.message
+
+
+def test_output_without_end_ends_with_the_fold(bench: Workbench, dataset: Dataset) -> None:
+    """Its head is kept, and what came last before the kill."""
+    fit = "print('first', flush=True)\n        for n in range(10 ** 9): os.write(1, b'%d\\n' % n)"
+    failed = fail(bench, dataset, classifier(fit=fit))
+    assert reason(failed) == (Stage.TRAIN, Cause.HARD_TIMEOUT, LIMIT)
+    head, _, tail = failed.log.partition("bytes left out ...]\n")
+    assert head.startswith("first\n0\n1\n")
+    last = [int(line) for line in tail.splitlines()[1:] if line]
+    assert last[-1] > 10_000
+    assert last == list(range(last[0], last[0] + len(last)))
+
+
+REACHES = {
+    "the zygote": "os.kill(os.getppid(), 9)",
+    "the first process": "os.kill(1, 9)",
+    "the environment of the first process": "open('/proc/1/environ').read()",
+    "the network": "socket.create_connection(('127.0.0.1', 22), 1)",
+    "a library": "open(np.__file__, 'a')",
+}
+
+
+@pytest.mark.parametrize("name", REACHES)
+def test_what_reaches_for_others_is_refused(bench: Workbench, dataset: Dataset, name: str) -> None:
+    """It is an error of the submission's own, which says so."""
+    failed = fail(bench, dataset, classifier(fit=REACHES[name]))
+    assert reason(failed) == (Stage.TRAIN, Cause.USER_ERROR, USER)
+    assert failed.message.startswith(("\nPermissionError", "\nProcessLookupError", "\nOSError(30, "))
+
+
+def test_a_file_that_is_missing_is_named(bench: Workbench, dataset: Dataset) -> None:
+    """A submission without its module ends with the import that failed."""
+    outcome = bench.run(dataset, {"other.py": "x = 1"}, range(60))
+    assert isinstance(outcome, Failed)
+    assert reason(outcome) == (Stage.TRAIN, Cause.USER_ERROR, USER)
+    assert outcome.message.startswith("\nModuleNotFoundError(\"No module named 'submission.sub_24.classifier'\")")
+
+
+def test_a_list_is_as_good_as_an_array(bench: Workbench, dataset: Dataset) -> None:
+    """Numbers in lists are predictions."""
+    outcome = bench.run(dataset, {"classifier.py": classifier(predict="return [[0.5, 0.5] for _ in X]")}, range(60))
+    assert isinstance(outcome, Tested), outcome
+    assert outcome.test.shape == (ROWS, 2)
+
+
+def test_every_library_has_one_thread(bench: Workbench, dataset: Dataset) -> None:
+    """Those that are loaded, and by the environment those that a submission loads itself or in its programs."""
+    fit = """
+        import threadpoolctl, scipy.linalg, sklearn.ensemble
+        print(*{(pool['user_api'], pool['num_threads']) for pool in threadpoolctl.threadpool_info()})
+        print(*sorted(name for name, value in os.environ.items() if name.endswith('_THREADS') and value == '1'))
+        print(len(os.listdir('/proc/self/task')))
+        np.ones((500, 500)) @ np.ones((500, 500))
+        print(len(os.listdir('/proc/self/task')))"""
+    outcome = bench.run(dataset, {"classifier.py": classifier(fit=fit)}, range(60))
+    assert isinstance(outcome, Tested), outcome
+    pools, names, *threads = outcome.log.splitlines()
+    assert {"('blas', 1)", "('openmp', 1)"} == set(pools.replace(") (", ")|(").split("|"))
+    assert names.split() == [
+        "BLIS_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "NUMEXPR_NUM_THREADS",
+        "OMP_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "VECLIB_MAXIMUM_THREADS",
+    ]
+    assert threads == ["1", "1"]
+
+
+def test_children_are_in_the_metrics(bench: Workbench, dataset: Dataset) -> None:
+    """The processor time of those that were waited for and of those that live on."""
+    fit = """
+        for stay in (0, 100):
+            reading, writing = os.pipe()
+            if os.fork() == 0:
+                while time.process_time() < 0.1: pass
+                os.write(writing, b'x')
+                time.sleep(stay)
+                os._exit(0)
+            os.read(reading, 1)
+            if not stay: os.wait()"""
+    outcome = bench.run(dataset, {"classifier.py": classifier(fit=fit)}, range(60))
+    assert isinstance(outcome, Tested), outcome
+    assert outcome.metrics.train_cpu_time > 0.18
+
+
 def test_a_cancelled_fold_ends_at_once(bench: Workbench, dataset: Dataset) -> None:
     """cancel() kills the running fold, and no other."""
     import threading
 
     request = bench.request(dataset, {"classifier.py": classifier(fit="time.sleep(1000)")}, range(60))
-    timer = threading.Timer(0.5, bench.executor.cancel, [request.fold_id])
+    timer = threading.Timer(0.5, bench.executor.cancel, [request.fold_id, 1])
     timer.start()
     outcome = bench.executor.run(request, on_trained=lambda _: None)
     assert isinstance(outcome, Failed)
     assert outcome.cause is Cause.CANCELLED
-    bench.executor.cancel(request.fold_id)
+    bench.executor.cancel(request.fold_id, 1)
+
+
+def test_cancelling_an_attempt_leaves_a_later_one_alone(bench: Workbench, dataset: Dataset) -> None:
+    """A fold forced anew beside its old attempt runs to its end when that one is killed."""
+    import threading
+
+    slow = bench.request(dataset, {"classifier.py": classifier(fit="time.sleep(1000)")}, range(60))
+    again = bench.request(dataset, {"classifier.py": classifier(fit="time.sleep(1.5)")}, range(60))
+    again = again.model_copy(update={"fold_id": slow.fold_id, "attempt": 2})
+    outcomes: dict[int, object] = {}
+
+    def run(request: FoldRequested) -> None:
+        outcomes[request.attempt] = bench.executor.run(request, on_trained=lambda _: None)
+
+    threads = [threading.Thread(target=run, args=[request]) for request in (slow, again)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.7)
+    bench.executor.cancel(slow.fold_id, 1)
+    for thread in threads:
+        thread.join(20)
+    assert isinstance(outcomes[1], Failed)
+    assert outcomes[1].cause is Cause.CANCELLED
+    assert isinstance(outcomes[2], Tested)
+
+
+def test_a_fold_that_became_unwanted_before_it_had_a_child_never_begins(
+    bench: Workbench, dataset: Dataset, tmp_path: Path
+) -> None:
+    """Nobody could kill it then, so its child is ended before it is sent anything."""
+    executor = Executor(
+        blobs=bench.blobs, limits=LIMITS, slots=1, work_folder=tmp_path, is_unwanted=lambda request: request.attempt < 2
+    )
+    request = bench.request(dataset, {"classifier.py": GOOD}, range(60))
+    try:
+        executor.start()
+        unwanted = executor.run(request, on_trained=lambda _: None)
+        wanted = executor.run(request.model_copy(update={"attempt": 2}), on_trained=lambda _: None)
+    finally:
+        executor.close()
+    assert isinstance(unwanted, Failed)
+    assert (unwanted.cause, unwanted.log) == (Cause.CANCELLED, "")
+    assert isinstance(wanted, Tested)
 
 
 def test_what_on_trained_raises_is_raised(bench: Workbench, dataset: Dataset) -> None:

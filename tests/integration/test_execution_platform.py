@@ -217,7 +217,7 @@ time.sleep(1000)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=root) as runner:
         try:
             assert runner.stdout is not None
-            assert runner.stdout.readline() == b"ready\n"
+            assert any(line == b"ready\n" for line in runner.stdout)
             time.sleep(0.3)
             started = psutil.Process(runner.pid).children(recursive=True)
         finally:
@@ -292,13 +292,27 @@ def test_a_plan_that_cannot_be_had_is_not_claimed(tmp_path: Path, impossible: Pl
         bench.executor.close()
 
 
+WITHOUT_GROUPS = """
+import os, sys
+from services.runner.execution.isolated import kernel
+try:
+    kernel.unshare(kernel.CLONE_NEWNS | (kernel.CLONE_NEWUSER if os.getuid() else 0))
+    kernel.mount("none", "/", None, kernel.MS_REC | kernel.MS_PRIVATE)
+    kernel.mount("none", "/sys/fs/cgroup", "tmpfs", 0)
+except OSError as error:
+    print("this machine may have no control groups to hide:", error)
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
 def test_a_runner_below_its_minimum_does_not_start(tmp_path: Path) -> None:
     """It exits as misconfigured, with one line that says why and what to do."""
     import os
     import subprocess
     import sys
 
-    argv = [sys.executable, "-m", "services.runner", "--kafka", "localhost:1", "--blobs", tmp_path, "--dir", tmp_path]
+    runner = ["-m", "services.runner", "--kafka", "localhost:1", "--blobs", tmp_path, "--dir", tmp_path]
+    argv = [sys.executable, "-c", WITHOUT_GROUPS, *runner]
     environment = {**os.environ, "DATARUN_SANDBOX_MIN": "4"}
     root = Path(__file__).parents[2]
     ended = subprocess.run(argv, env=environment, cwd=root, capture_output=True, text=True, timeout=60, check=False)
@@ -320,12 +334,13 @@ def test_what_was_refused_is_said(tmp_path: Path) -> None:
 
 def test_a_minimum_leaves_out_what_is_below() -> None:
     """Nothing weaker is ever tried."""
-    assert {plan.level for plan in at_least(3)} == {3}
-    assert {plan.level for plan in at_least(2)} == {2, 3}
-    assert {plan.level for plan in at_least(0)} == {1, 2, 3}
+    assert {plan.level for plan in at_least(4)} == {4}
+    assert {plan.level for plan in at_least(3)} == {3, 4}
+    assert {plan.level for plan in at_least(2)} == {2, 3, 4}
+    assert {plan.level for plan in at_least(0)} == {1, 2, 3, 4}
 
 
-@pytest.mark.parametrize(("level", "loud"), [(1, True), (2, True), (3, False)])
+@pytest.mark.parametrize(("level", "loud"), [(1, True), (2, True), (3, False), (4, False)])
 def test_a_low_level_is_said_loudly(level: int, *, loud: bool) -> None:
     """Whoever reads the status of a runner that isolates less sees it."""
     from services.runner.__main__ import describe_sandbox

@@ -13,6 +13,7 @@ from datarun.events import Cause, Fault, Stage
 from services.runner.execution import messages, predictions
 from services.runner.execution.capture import Capture, drain, log_pipe
 from services.runner.execution.isolated import wire
+from services.runner.execution.isolated.process import SoftTimeLimitExceeded
 from services.runner.execution.isolated.report import describe
 from services.runner.execution.outcomes import Predictions
 from services.runner.execution.programs import server_paths
@@ -150,11 +151,29 @@ def test_an_exception_cannot_break_its_report(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("error", "kind"),
-    [(MemoryError(), "memory"), (OSError(28, "full"), "disk"), (OSError(2, "none"), "error"), (SystemExit(1), "error")],
+    [
+        (MemoryError(), "memory"),
+        (OSError(12, "none left"), "memory"),
+        (OSError(28, "full"), "disk"),
+        (OSError(27, "too large"), "disk"),
+        (OSError(2, "none"), "error"),
+        (SystemExit(1), "error"),
+    ],
 )
 def test_limits_are_told_from_errors(tmp_path: Path, error: BaseException, kind: str) -> None:
     """Memory and disk are limits, everything else is the submission's."""
     assert describe(error, tmp_path)["kind"] == kind
+
+
+def test_what_comes_of_an_interruption_is_one(tmp_path: Path) -> None:
+    """The soft limit's exception is known through those raised from it or while it was handled, others are not."""
+    handled = ValueError()
+    handled.__context__ = SoftTimeLimitExceeded()
+    wrapped = RuntimeError()
+    wrapped.__cause__ = handled
+    for error in (SoftTimeLimitExceeded(), handled, wrapped):
+        assert describe(error, tmp_path)["kind"] == "interrupted"
+    assert describe(KeyboardInterrupt(), tmp_path)["kind"] == "error"
 
 
 def test_a_long_repr_is_cut(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datarun.lifecycle import Rank, State, next_delivery, state_of, supersedes
+from datarun.lifecycle import FORGIVEN, Rank, State, next_delivery, state_of, supersedes
 
 RUNS = st.tuples(st.integers(1, 3), st.integers(1, 3), st.sampled_from([rank for rank in Rank if rank]))
 
@@ -50,6 +50,7 @@ def test_duplicates_change_nothing(runs, random):
         (1, 0, Rank.REQUESTED, State.TODO),
         (1, 1, Rank.STARTED, State.STARTED),
         (1, 1, Rank.LOST, State.TODO),
+        (1, 1, Rank.HANDED_BACK, State.TODO),
         (2, 1, Rank.TESTED, State.TODO),
         (1, 1, Rank.TESTED, State.TESTED),
         (0, 1, Rank.ERROR, State.ERROR),
@@ -63,3 +64,9 @@ def test_the_state_is_that_of_the_newest_attempt(request_attempt, run_attempt, r
 def test_the_platform_gives_up_after_three_deliveries():
     """A fold that kills its runners does not go round for ever."""
     assert [next_delivery(delivery) for delivery in (1, 2, 3)] == [2, 3, None]
+
+
+def test_what_was_handed_back_does_not_count_as_lost():
+    """A fold that met stopping runners still has three losses before it, but nothing goes round for ever."""
+    assert [next_delivery(delivery, handed_back=2) for delivery in (3, 4, 5)] == [4, 5, None]
+    assert next_delivery(3 + FORGIVEN, handed_back=1_000_000) is None

@@ -67,12 +67,12 @@ class ReadModel:
 class Scene:
     """A reaper, its log with one request in it, and a read model in which a runner holds that fold."""
 
-    def __init__(self, *, delivery: int = 1, request_delivery: int | None = None) -> None:
+    def __init__(self, *, delivery: int = 1, request_delivery: int | None = None, handed_back: int = 0) -> None:
         self.log = MemoryLog(CATALOGUE)
         self.read_model = ReadModel(self.log)
         self.clock = Clock()
         self.reaper = Reaper(self.log, catalogue=CATALOGUE, clock=self.clock)
-        self.request = requested(7, delivery=request_delivery or delivery, mark=3)
+        self.request = requested(7, delivery=request_delivery or delivery, mark=3, handed_back=handed_back)
         position = self.log.append(encode(self.request, catalogue=CATALOGUE, context=CONTEXT)).result()
         self.run = Run(7, 1, delivery, "runner-1")
         self.read_model.runs[self.run] = Held(self.request.delivery, 2, 1, position)
@@ -130,6 +130,20 @@ def test_the_third_loss_ends_the_fold() -> None:
     [failed] = scene.appended()
     assert isinstance(failed, FoldFailed)
     assert (failed.cause, failed.fault, failed.delivery) == (Cause.LOST, Fault.PLATFORM, 3)
+    assert failed.message == "\nThe runner was lost 3 times - ERROR(train)\n"
+
+
+def test_a_delivery_that_was_handed_back_is_no_loss() -> None:
+    """Two losses after a stopped runner are two, and the third ends the fold."""
+    scene = Scene(delivery=3, handed_back=1)
+    scene.pass_seconds(LEASE_SECONDS + 2)
+    lost, again = sorted(scene.appended(), key=lambda event: type(event).__name__)
+    assert isinstance(lost, FoldLost)
+    assert again == scene.request.model_copy(update={"delivery": 4})
+    scene = Scene(delivery=4, handed_back=1)
+    scene.pass_seconds(LEASE_SECONDS + 2)
+    [failed] = scene.appended()
+    assert isinstance(failed, FoldFailed)
     assert failed.message == "\nThe runner was lost 3 times - ERROR(train)\n"
 
 

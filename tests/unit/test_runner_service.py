@@ -11,7 +11,7 @@ from datarun.errors import DatarunError, Retryable
 from datarun.events import Cause, Fault, Metrics, Priority, Sandbox, Stage
 from datarun.log import Record
 from datarun.log.memory import MemoryLog, MemoryWorkQueue, QueueState
-from datarun.topics import DATA_EVENTS, DEAD_LETTERS, FOLD_EVENTS, QUEUES, Catalogue
+from datarun.topics import DATA_EVENTS, DATA_REQUESTS, DEAD_LETTERS, FOLD_EVENTS, FOLD_REQUESTS_LOW, QUEUES, Catalogue
 from services.runner.__main__ import Self, parse_queues
 from services.runner.execution import Failed, Predictions, Tested, Trained
 from services.runner.heartbeat import Holdings
@@ -31,6 +31,7 @@ class ScriptedExecutor:
     def __init__(self, script):
         self.script = script
         self.ran = []
+        self.cancelled = []
 
     def run(self, request, *, on_trained):
         self.ran.append((request.fold_id, request.attempt, request.delivery))
@@ -39,14 +40,17 @@ class ScriptedExecutor:
     def split(self, request):
         return self.script(request, None)
 
+    def cancel(self, fold_id, attempt):
+        self.cancelled.append((fold_id, attempt))
+
 
 class System:
     """One runner over a log in memory."""
 
-    def __init__(self, tmp_path, script, *, slots=1):
-        self.log = MemoryLog(CATALOGUE)
+    def __init__(self, tmp_path, script, *, slots=1, grace=5, after=None):
+        self.log = after.log if after else MemoryLog(CATALOGUE)
         self.executor = ScriptedExecutor(script)
-        self.state = QueueState()
+        self.state = after.state if after else QueueState()
         self.queue = MemoryWorkQueue(
             self.log, [(name, QUEUES[name]) for name in ("H", "data", "L")], catalogue=CATALOGUE, state=self.state
         )
@@ -63,7 +67,7 @@ class System:
             catalogue=CATALOGUE,
             holdings=self.holdings,
             slot_count=slots,
-            grace_seconds=5,
+            grace_seconds=grace,
         )
 
     def append(self, event):
@@ -89,6 +93,27 @@ def succeed(_request, on_trained):
     """Do what a good submission does."""
     on_trained(Trained(predictions=ONES, metrics=Metrics(train_time=1.0)))
     return Tested(full_train=ONES, test=ONES, metrics=Metrics(train_time=1.0, test_time=2.0), log="hello")
+
+
+def split_requested():
+    """Return the request of a dataset's first split."""
+    return events.SplitRequested(
+        raw_data_id=1,
+        attempt=1,
+        task_id="s",
+        kind="standard",
+        held_out_test=0.3,
+        random_state=42,
+        dataset=fold_requested().dataset,
+        requested_by="u",
+    )
+
+
+def join_slots():
+    """Wait until what was killed has ended."""
+    for thread in threading.enumerate():
+        if thread.name == "slot":
+            thread.join(20)
 
 
 def kinds(system):
@@ -169,6 +194,18 @@ def test_high_goes_before_low(tmp_path):
     assert [fold_id for fold_id, *_ in system.executor.ran] == [12, 11]
 
 
+def test_low_gets_its_share_of_endless_high(tmp_path):
+    """One start in eight, while high folds never cease."""
+    system = System(tmp_path, succeed)
+    for fold_id in range(1, 21):
+        system.append(fold_requested(fold_id=fold_id, priority=Priority.HIGH))
+    for fold_id in (101, 102):
+        system.append(fold_requested(fold_id=fold_id, priority=Priority.LOW))
+    system.run_until(lambda: kinds(system).count("FoldTested") == 22)
+    order = [fold_id for fold_id, *_ in system.executor.ran]
+    assert (order[7], order[15]) == (101, 102)
+
+
 def test_no_more_folds_run_than_there_are_slots(tmp_path):
     """Two slots run two folds at once and never three."""
     running, most = set(), []
@@ -205,18 +242,8 @@ def test_a_record_nobody_can_run_becomes_a_dead_letter(tmp_path):
 def test_a_split_is_accepted_with_its_result(tmp_path):
     """A split's record stays locked until DataSplit is in the log."""
     split = events.Split(kind="standard", task_id="s")
-    request = events.SplitRequested(
-        raw_data_id=1,
-        attempt=1,
-        task_id="s",
-        kind="standard",
-        held_out_test=0.3,
-        random_state=42,
-        dataset=fold_requested().dataset,
-        requested_by="u",
-    )
     system = System(tmp_path, lambda *_: split)
-    system.append(request)
+    system.append(split_requested())
     system.run_until(lambda: system.events(DATA_EVENTS) != [])
     (event,) = system.events(DATA_EVENTS)
     assert (type(event).__name__, event.split, event.runner_id) == ("DataSplit", split, "runner-1")
@@ -236,6 +263,76 @@ def test_stopping_lets_the_running_fold_finish(tmp_path):
     system.append(fold_requested())
     system.run_until(begun.is_set)
     assert kinds(system)[-1] == "FoldTested"
+
+
+def test_a_fold_beyond_the_grace_is_handed_to_another_runner(tmp_path):
+    """It is killed and its next delivery requested; what still comes of it is not appended."""
+    begun, killed = threading.Event(), threading.Event()
+
+    def script(request, on_trained):
+        begun.set()
+        killed.wait(20)
+        return succeed(request, on_trained)
+
+    system = System(tmp_path, script, grace=0.1)
+    system.append(fold_requested())
+    system.run_until(begun.is_set)
+    assert kinds(system) == ["FoldStarted", "FoldHandedBack"]
+    assert (system.executor.cancelled, system.holdings.folds()) == ([(11, 1)], ())
+    killed.set()
+    join_slots()
+    other = System(tmp_path, succeed, after=system)
+    other.run_until(lambda: "FoldTested" in kinds(other))
+    told = [event.delivery for event in other.events() if isinstance(event, events.FoldTested | events.FoldFailed)]
+    assert told == [2]
+    (again,) = [event for event in other.events(FOLD_REQUESTS_LOW) if event.delivery == 2]
+    assert again == fold_requested().model_copy(update={"delivery": 2, "handed_back": 1})
+
+
+def test_a_split_beyond_the_grace_is_released(tmp_path):
+    """Another runner splits at once; what still comes of the first is not appended."""
+    begun, killed = threading.Event(), threading.Event()
+    split = events.Split(kind="standard", task_id="s")
+
+    def script(*_):
+        begun.set()
+        killed.wait(20)
+        return split
+
+    system = System(tmp_path, script, grace=0.1)
+    system.append(split_requested())
+    system.run_until(begun.is_set)
+    assert system.events(DATA_EVENTS) == []
+    assert system.holdings.splits() == ()
+    other = System(tmp_path, lambda *_: split, after=system)
+    other.run_until(lambda: other.events(DATA_EVENTS) != [])
+    killed.set()
+    join_slots()
+    assert len(other.events(DATA_EVENTS)) == 1
+
+
+def test_a_split_that_was_accepted_while_it_ran_is_asked_for_again(tmp_path):
+    """Its record is nobody's any more, so a stopping runner appends it anew."""
+    begun, killed = threading.Event(), threading.Event()
+
+    def script(*_):
+        begun.set()
+        killed.wait(20)
+        return events.Split(kind="standard", task_id="s")
+
+    system = System(tmp_path, script, grace=0.3)
+    clock = iter(range(0, 10_000, 100))
+    system.service.clock = lambda: next(clock) if not system.service.stopping else time.monotonic()
+    system.append(split_requested())
+    accepted = []
+
+    def is_accepted():
+        accepted.extend(run for run in system.holdings.split_runs() if run.accepted)
+        return accepted
+
+    system.run_until(is_accepted)
+    killed.set()
+    assert system.events(DATA_REQUESTS) == [split_requested()] * 2
 
 
 def test_queues_are_named_as_in_list_runners():

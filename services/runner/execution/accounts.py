@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
+
+from services.runner.execution.isolated.trees import children, family
 
 _CPU_CLOCK = 2
-_CHILD_TICKS = slice(13, 15)
+_ALL_TICKS, _CHILD_TICKS = slice(11, 15), slice(13, 15)
 _TICKS = os.sysconf("SC_CLK_TCK")
 _BYTES = 4096
 
@@ -24,6 +28,7 @@ class Accounts:
     """The open records of one process, so that reading them costs little; a later process cannot be mistaken for it."""
 
     def __init__(self, pid: int) -> None:
+        self._pid = pid
         self._clock = (~pid << 3) | _CPU_CLOCK
         self._status = os.open(f"/proc/{pid}/status", os.O_RDONLY | os.O_CLOEXEC)
         self._stat = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
@@ -31,11 +36,29 @@ class Accounts:
     def read(self) -> Usage:
         """Return what has been used; raises OSError or IndexError when the process is no more."""
         own = time.clock_gettime(self._clock)
-        peak_kib = int(os.pread(self._status, _BYTES, 0).partition(b"VmHWM:")[2].split(maxsplit=1)[0])
-        ticks = os.pread(self._stat, _BYTES, 0).rpartition(b")")[2].split()[_CHILD_TICKS]
-        return Usage(own + sum(map(int, ticks)) / _TICKS, peak_kib / 1024)
+        peak_mib = _peak_mib(os.pread(self._status, _BYTES, 0))
+        return Usage(own + _seconds(os.pread(self._stat, _BYTES, 0), _CHILD_TICKS), peak_mib)
+
+    def read_with_descendants(self) -> Usage:
+        """Return that with what its living descendants have used; of the peaks the highest."""
+        usage = self.read()
+        for pid in family(children(str(self._pid))):
+            with contextlib.suppress(OSError, IndexError):  # it is gone: another has waited for it, or nobody will
+                record = Path("/proc") / str(pid)
+                cpu_seconds = _seconds((record / "stat").read_bytes(), _ALL_TICKS)
+                peak_mib = _peak_mib((record / "status").read_bytes())
+                usage = Usage(usage.cpu_seconds + cpu_seconds, max(usage.peak_mib, peak_mib))
+        return usage
 
     def close(self) -> None:
         """Let go of the records."""
         os.close(self._status)
         os.close(self._stat)
+
+
+def _seconds(stat: bytes, ticks: slice) -> float:
+    return sum(map(int, stat.rpartition(b")")[2].split()[ticks])) / _TICKS
+
+
+def _peak_mib(status: bytes) -> float:
+    return int(status.partition(b"VmHWM:")[2].split(maxsplit=1)[0]) / 1024

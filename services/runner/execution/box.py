@@ -8,19 +8,21 @@ import select
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from datarun.events import Runtime, Sandbox
 from services.runner.execution.accounts import Accounts, Usage
 from services.runner.execution.capture import Capture, drain, log_pipe, read_some
+from services.runner.execution.cgroups import Group, Groups
 from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.wire import Garbled, Message
 from services.runner.execution.outcomes import ExecutionUnavailable
 
 REAP_SECONDS = 1.5
 START_SECONDS = 30.0
-
-
+LOOK_SECONDS = 1.0
+"""How often a silent child is looked at: one that waits for a process that was killed would wait for ever."""
 CLOSING_MILLISECONDS = 250
 
 
@@ -41,6 +43,10 @@ class TimedOut(Exception):
     """A child did not answer before its deadline."""
 
 
+class OutOfMemory(Exception):
+    """The kernel ended one of a child's processes because all together wanted too much memory."""
+
+
 class ChannelClosed(Exception):
     """A child closed its channel and lived on."""
 
@@ -48,14 +54,18 @@ class ChannelClosed(Exception):
 class Box:
     """A forked child. Not thread-safe, but for kill()."""
 
-    def __init__(self, zygote: socket.socket, limits: Message, *, log_bytes: int) -> None:
+    def __init__(self, zygote: socket.socket, limits: Message, *, log_bytes: int, groups: Groups | None = None) -> None:
+        self._groups = groups
+        self.group: Group | None = None
+        entrances = self._open_group()
         self.capture = Capture(log_bytes)
         self.job, theirs = wire.pair()
         self._report, report = wire.pair()
         self._log, log = log_pipe()
         try:
-            wire.send(zygote, limits, [theirs.fileno(), log, report.fileno()])
+            wire.send(zygote, limits, [theirs.fileno(), log, report.fileno(), *entrances])
         except OSError as error:
+            self._leave_group()
             self.job.close()
             self._report.close()
             os.close(self._log)
@@ -63,14 +73,14 @@ class Box:
         finally:
             theirs.close()
             report.close()
-            os.close(log)
+            wire.close([log, *entrances])
         self._poll = select.poll()
         for descriptor in (self.job.fileno(), self._log, self._report.fileno()):
             self._poll.register(descriptor, select.POLLIN)
         self._pidfd = -1
         self.pid = 0
         self.folder = Path()
-        self.cancelled = False
+        self.cancelled = self.interrupted = False
         self.sandbox: Sandbox | None = None
         self.runtime: Runtime | None = None
         self._accounts: Accounts | None = None
@@ -92,13 +102,15 @@ class Box:
             raise ExecutionUnavailable(message) from error
 
     def receive(self, seconds: float) -> tuple[Message, list[int]]:
-        """Return the child's next message; raises Ended, TimedOut, ChannelClosed or Garbled."""
+        """Return the child's next message; raises Ended, TimedOut, OutOfMemory, ChannelClosed or Garbled."""
         deadline = time.monotonic() + seconds
         while True:
-            milliseconds = (deadline - time.monotonic()) * 1000
-            ready = {descriptor for descriptor, _ in self._poll.poll(milliseconds)} if milliseconds > 0 else set()
-            if not ready:
+            left = deadline - time.monotonic()
+            if left <= 0:
                 raise TimedOut
+            ready = {descriptor for descriptor, _ in self._poll.poll(min(left, LOOK_SECONDS) * 1000)}
+            if not ready and self.is_out_of_memory():
+                raise OutOfMemory
             if self._log in ready and not read_some(self._log, self.capture):
                 self._poll.unregister(self._log)
             if self.job.fileno() in ready:
@@ -124,7 +136,8 @@ class Box:
         if self._ended is None:
             message, _ = self._next_report()
             drain(self._log, self.capture)
-            self._ended = Ended(message["status"], Usage(message["cpu_seconds"], message["peak_kib"] / 1024))
+            usage = Usage(message["cpu_seconds"], message["peak_kib"] / 1024)
+            self._ended = Ended(message["status"], self._counted(usage))
         return self._ended
 
     def _next_report(self) -> tuple[Message, list[int]]:
@@ -141,36 +154,86 @@ class Box:
         """Return what the child has used so far, or until its end."""
         if self._ended is None and self._accounts is not None:
             try:
-                return self._accounts.read()
+                if self.group is None:
+                    return self._accounts.read_with_descendants()
+                return self._counted(self._accounts.read())
             except (OSError, IndexError):  # it is exiting: the zygote will tell
                 self.kill()
         return self.end().usage
 
+    def _counted(self, usage: Usage) -> Usage:
+        """Return what all its processes used where they have a group, else what those that are known used."""
+        if self.group is None:
+            return usage
+        with _asking_its_group():
+            counted = self.group.usage()
+        return Usage(counted.cpu_seconds, max(counted.peak_mib, usage.peak_mib))
+
+    def is_out_of_memory(self) -> bool:
+        """Tell whether a process of its group was ended for want of memory."""
+        with _asking_its_group():
+            return self.group is not None and self.group.is_out_of_memory()
+
+    def interrupt(self) -> None:
+        """Raise SoftTimeLimitExceeded in the child's Python code; it may catch it and finish."""
+        self.interrupted = True
+        self._signal(signal.SIGINT)
+
     def kill(self) -> None:
-        """Kill the child; the zygote kills what it leaves behind."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        """Kill the child, and its group if it has one; the zygote kills what it leaves behind."""
+        self._signal(signal.SIGKILL)
+        if self.group is not None:
+            self.group.kill()
 
     def cancel(self) -> None:
         """Kill the child because nobody wants its result."""
         self.cancelled = True
         self.kill()
 
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, number)
+
     def drain_log(self) -> None:
         """Take in what the child has written until now."""
         drain(self._log, self.capture)
 
     def close(self) -> None:
-        """Let go of the child, which is killed without waiting for its end."""
+        """Let go of the child, which is killed with its group without waiting for its end."""
         if self._pidfd >= 0:
-            self.kill()
+            self._signal(signal.SIGKILL)
             os.close(self._pidfd)
             self._pidfd = -1
+        self._leave_group()
         if self._accounts is not None:
             self._accounts.close()
         self.job.close()
         self._report.close()
         os.close(self._log)
+
+    def _open_group(self) -> list[int]:
+        """Make the group that the child is to enter, and return its entrances."""
+        if self._groups is None:
+            return []
+        try:
+            self.group = self._groups.open()
+            return self.group.entrances()
+        except OSError as error:
+            self._leave_group()
+            raise ExecutionUnavailable(f"a child has no control group: {error}") from error
+
+    def _leave_group(self) -> None:
+        if self._groups is not None and self.group is not None:
+            self._groups.retire(self.group)
+            self._groups = None
+
+
+@contextlib.contextmanager
+def _asking_its_group() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ExecutionUnavailable("the control group of a child is gone") from error
 
 
 def _pid_of(pidfd: int) -> int:

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from datarun.blobs import BlobStore
 from datarun.errors import FoldFailure
-from datarun.events import FoldRequested, NamedBlob, Sandbox, Split, SplitRequested
-from services.runner.execution import datasets, jobs
+from datarun.events import FoldRequested, NamedBlob, Sandbox, Split, SplitRequested, Stage
+from services.runner.execution import datasets, jobs, messages
 from services.runner.execution.box import Box
 from services.runner.execution.bundles import Bundle, Bundles
 from services.runner.execution.conversation import Conversation
@@ -42,6 +42,7 @@ class Executor:
         slots: int,
         work_folder: Path,
         plans: Iterable[Plan] | None = None,
+        is_unwanted: Callable[[FoldRequested], bool] = lambda _: False,
     ) -> None:
         self._limits = limits
         self._blobs = blobs
@@ -50,7 +51,8 @@ class Executor:
         self._nursery = Nursery(limits, plans=plans or strongest_first(), spare=slots, work_folder=work_folder)
         self._announcers = ThreadPoolExecutor(slots, thread_name_prefix="announce")
         self._lock = threading.Lock()
-        self._running: dict[int, Box] = {}
+        self._running: dict[Box, FoldRequested] = {}
+        self._is_unwanted = is_unwanted
 
     def start(self) -> Sandbox:
         """Start the loader and the zygote, wait until warm, and return the isolation really in force."""
@@ -78,7 +80,7 @@ class Executor:
                 stack.callback(data.close)
                 job, descriptors = self._job_of(request, data)
                 stack.callback(wire.close, descriptors)
-                box = stack.enter_context(self._child(deadline, request.fold_id))
+                box = stack.enter_context(self._child(deadline, request))
                 scrub = Scrubber(box.folder, job["module_path"])
                 stages = Stages(box, limits=self._limits, deadline=deadline, scrub=scrub)
                 outcome = stages.run(job, descriptors, data, announce=announce)
@@ -106,12 +108,12 @@ class Executor:
         except FoldFailure as failure:
             return failed(failure)
 
-    def cancel(self, fold_id: int) -> None:
-        """Kill the fold if it runs; its run then returns a failure with cause `cancelled`."""
+    def cancel(self, fold_id: int, attempt: int) -> None:
+        """Kill the fold's runs of attempts up to this one; each then returns a failure with cause `cancelled`."""
         with self._lock:
-            box = self._running.get(fold_id)
-        if box is not None:
-            box.cancel()
+            for box, request in self._running.items():
+                if request.fold_id == fold_id and request.attempt <= attempt:
+                    box.cancel()
 
     def close(self) -> None:
         """End every process, running folds included."""
@@ -132,7 +134,7 @@ class Executor:
             def cut(child: Conversation, files: Bundle) -> FoldData:
                 return jobs.cut(child, files, datasets.module_of(dataset), indices)
 
-            return self._converse(cut, datasets.files_of(dataset, split), deadline=deadline, fold_id=request.fold_id)
+            return self._converse(cut, datasets.files_of(dataset, split), deadline=deadline, request=request)
 
     def _job_of(self, request: FoldRequested, data: FoldData) -> tuple[Message, list[int]]:
         """Return the job of a fold's child and what goes with it: its code, its rows, the dataset's own code."""
@@ -157,12 +159,12 @@ class Executor:
         files: Sequence[NamedBlob],
         *,
         deadline: Deadline,
-        fold_id: int | None = None,
+        request: FoldRequested | None = None,
     ) -> T | Failed:
         """Return what comes of talking about some files with a child of its own."""
         bundle = self._bundles.get(files)
         try:
-            with self._child(deadline, fold_id) as box:
+            with self._child(deadline, request) as box:
                 try:
                     return talk(Conversation(box, limits=self._limits, deadline=deadline), bundle)
                 except FoldFailure as failure:
@@ -173,17 +175,22 @@ class Executor:
             wire.close([bundle.descriptor])
 
     @contextmanager
-    def _child(self, deadline: Deadline, fold_id: int | None) -> Iterator[Box]:
+    def _child(self, deadline: Deadline, request: FoldRequested | None) -> Iterator[Box]:
         with deadline.paused():
             box = self._nursery.take()
-        if fold_id is not None:
-            with self._lock:
-                self._running[fold_id] = box
-        self._nursery.replenish()
         try:
+            if request is not None:
+                self._register(box, request)
+            self._nursery.replenish()
             yield box
         finally:
-            if fold_id is not None:
-                with self._lock:
-                    self._running.pop(fold_id, None)
+            with self._lock:
+                self._running.pop(box, None)
             box.close()
+
+    def _register(self, box: Box, request: FoldRequested) -> None:
+        """Let `cancel` find a child, and raise FoldFailure if its fold became unwanted before it could."""
+        with self._lock:
+            self._running[box] = request
+        if self._is_unwanted(request):
+            raise messages.cancelled(Stage.TRAIN)

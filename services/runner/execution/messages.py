@@ -24,6 +24,11 @@ def failure(stage: Stage, cause: Cause, fault: Fault, text: str, details: str = 
     return FoldFailure(tagged(stage, text, details), stage=stage, cause=cause, fault=fault)
 
 
+def cancelled(stage: Stage) -> FoldFailure:
+    """Return the failure of a fold that nobody wants any more."""
+    return failure(stage, Cause.CANCELLED, Fault.USER, "cancelled")
+
+
 def protocol_error(stage: Stage, text: str) -> FoldFailure:
     """Return the failure of a submission that meddled with how results are passed on."""
     return failure(stage, Cause.POLICY, Fault.USER, f"protocol_error: {text}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import subprocess
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 from datarun.events import Runtime, Sandbox
 from services.runner.execution import programs
 from services.runner.execution.box import Box, ZygoteSilent
+from services.runner.execution.cgroups import Groups
 from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.wire import Message
 from services.runner.execution.outcomes import ExecutionUnavailable, Limits, SandboxRefused
@@ -45,6 +47,7 @@ class Nursery:
         self._plan: Plan | None = None
         self._sandbox: Sandbox | None = None
         self._runtime: Runtime | None = None
+        self._groups: Groups | None = None
         self._closed = False
 
     def start(self) -> Sandbox:
@@ -88,7 +91,8 @@ class Nursery:
 
     def replenish(self) -> None:
         """Have as many children wait as there are spare ones to be; does not wait for them."""
-        with self._lock:
+        # Whoever takes a child that could not be made is told why.
+        with self._lock, contextlib.suppress(ExecutionUnavailable):
             if self._is_alive():
                 self._breed(self._spare)
 
@@ -100,7 +104,7 @@ class Nursery:
                 for name in ("hard_seconds", "memory_mib", "disk_mib", "output_mib", "open_files", "processes")
             }
             log_bytes = min(self._limits.log_kib * 1024, MAX_LOG_BYTES)
-            self._children.append(Box(self._zygote[1], limits, log_bytes=log_bytes))
+            self._children.append(Box(self._zygote[1], limits, log_bytes=log_bytes, groups=self._groups))
 
     def _is_alive(self) -> bool:
         if self._zygote is None or self._zygote[0].poll() is not None:
@@ -129,6 +133,7 @@ class Nursery:
 
     def _try(self, plan: Plan) -> None:
         """Start a zygote and prove its plan with a first child; raises ExecutionUnavailable with what failed."""
+        self._account(plan.accounted)
         (self._work_folder / "root").mkdir(parents=True, exist_ok=True)
         process, control = programs.start("entry", plan.argument(self._work_folder))
         self._zygote = process, control
@@ -151,12 +156,24 @@ class Nursery:
             box.close()
         self._plan = plan
 
+    def _account(self, version: str) -> None:
+        """Have groups for the children where the plan has them; raises ExecutionUnavailable."""
+        if not version:
+            return
+        try:
+            self._groups = Groups(version, memory_mib=self._limits.memory_mib, processes=self._limits.processes)
+        except OSError as error:
+            raise ExecutionUnavailable(str(error)) from error
+
     def _discard(self) -> None:
         while self._children:
             self._children.popleft().close()
         if self._zygote is not None:
             programs.stop(*self._zygote)
             self._zygote = None
+        if self._groups is not None:
+            self._groups.close()
+            self._groups = None
 
     def close(self) -> None:
         """End the zygote and every child."""

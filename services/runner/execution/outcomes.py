@@ -10,15 +10,30 @@ from datarun.events import Cause, Fault, Metrics, Provenance, Stage
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one fold may use; the memory is that of each of its processes, the disk that of all its files."""
+    """What one fold may use; the memory is that of each of its processes, the disk that of all its files.
+
+    At `soft_seconds` it is interrupted and may still finish until `hard_seconds`; None interrupts nothing.
+    """
 
     hard_seconds: float = 3600.0
+    soft_seconds: float | None = None
     memory_mib: int = 4096
     disk_mib: int = 1024
     processes: int = 64
     open_files: int = 256
     output_mib: int = 512
     log_kib: int = 1024
+
+    def __post_init__(self) -> None:
+        """Raise DatarunError for a soft limit that the hard one would always come before."""
+        soft, hard = self.soft_seconds, self.hard_seconds
+        if soft is not None and not 0 < soft < hard:
+            raise DatarunError(f"the soft limit of {soft:g} s must be shorter than the hard limit of {hard:g} s")
+
+    @property
+    def last_seconds(self) -> float:
+        """How long before the hard limit the soft one is; 0 where there is none."""
+        return 0.0 if self.soft_seconds is None else self.hard_seconds - self.soft_seconds
 
 
 @dataclass(frozen=True, slots=True)

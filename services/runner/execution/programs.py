@@ -12,10 +12,10 @@ from pathlib import Path
 from services.runner.execution.isolated import wire
 
 FOLDER = Path(__file__).resolve().parent
+THREADS = ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "BLIS")
 _ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
+    **{f"{library}_NUM_THREADS": "1" for library in THREADS},
+    "VECLIB_MAXIMUM_THREADS": "1",
     "JOBLIB_MULTIPROCESSING": "0",
     "PYTHONHASHSEED": "0",
     "PYTHONUTF8": "1",

@@ -5,17 +5,21 @@ Only what is proved is claimed; a plan of which one mechanism fails is not used 
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 from datarun.events import Sandbox
-from services.runner.execution.box import Box, ChannelClosed, Ended, TimedOut
+from services.runner.execution.box import Box, ChannelClosed, Ended, OutOfMemory, TimedOut
 from services.runner.execution.isolated import probe, wire
 from services.runner.execution.isolated.wire import Garbled, Message
 from services.runner.execution.outcomes import ExecutionUnavailable, Limits
 from services.runner.execution.sandboxes import Plan
 
 PROBE_SECONDS = 10.0
+FILL_MIB = 64
+"""Four times as much as the group of a probe may grow."""
 _ALWAYS = ("clean_environment", "closed_descriptors", "session")
 _NAMESPACES = {
     "mount_namespace": "mnt",
@@ -32,8 +36,12 @@ Proof = tuple[str, bool]
 
 def prove(plan: Plan, box: Box, limits: Limits) -> Sandbox:
     """Return the isolation of a child that waits for its job; raises ExecutionUnavailable naming what fails."""
+    if box.group is not None:
+        box.group.limit(memory_mib=box.group.current_mib() + FILL_MIB / 4, processes=1)
     answer, status = _probed(box), _status(box.pid)
     proofs = dict(_proofs(plan, limits, status, answer))
+    if plan.accounted:
+        proofs |= dict(_of_group(plan, box, answer))
     missing = [mechanism for mechanism, holds in proofs.items() if not holds]
     if missing:
         raise ExecutionUnavailable(f"not in force: {', '.join(missing)}")
@@ -42,7 +50,7 @@ def prove(plan: Plan, box: Box, limits: Limits) -> Sandbox:
 
 def _probed(box: Box) -> Message:
     try:
-        wire.send(box.job, {"job": "probe"})
+        wire.send(box.job, {"job": "probe", "fill_mib": FILL_MIB if box.group is not None else 0})
         answer, descriptors = box.receive(PROBE_SECONDS)
     except (OSError, Ended, TimedOut, ChannelClosed, Garbled) as error:
         raise ExecutionUnavailable("a child could not be probed") from error
@@ -83,3 +91,27 @@ def _of_namespaces(plan: Plan, limits: Limits, answer: Message) -> Iterator[Proo
     yield "disk_quota", 0 < answer["disk_bytes"] <= limits.disk_mib << 20
     if plan.namespaces == "user":
         yield "user_namespace", inside["user"] != outside["user"]
+
+
+def _of_group(plan: Plan, box: Box, answer: Message) -> Iterator[Proof]:
+    """Yield what its control group does to a child that forks, and then fills memory until it is killed."""
+    if box.group is None:
+        yield f"cgroup_{plan.accounted}", False
+        return
+    members = box.group.members()
+    yield f"cgroup_{plan.accounted}", _has_filled_up(box) and members == [box.pid]
+    yield "group_memory", box.group.is_out_of_memory() and box.group.usage().peak_mib > FILL_MIB / 8
+    yield "group_processes", not answer["forked"]
+    yield "group_cpu", box.group.usage().cpu_seconds > 0
+
+
+def _has_filled_up(box: Box) -> bool:
+    """Tell whether a child is killed while it fills memory."""
+    try:
+        _, descriptors = box.receive(PROBE_SECONDS)
+    except Ended as ended:
+        return os.WIFSIGNALED(ended.status) and os.WTERMSIG(ended.status) == signal.SIGKILL
+    except (OutOfMemory, TimedOut, ChannelClosed, Garbled):
+        return False
+    wire.close(descriptors)
+    return False

@@ -1,7 +1,7 @@
 """Which isolation to ask of the zygote, the strongest first, and what level each would be if it holds.
 
 Levels: 0 none; 1 limited; 2 filtered (Landlock and seccomp); 3 isolated (a root and namespaces of its own as well);
-4 accounted (a control group as well, which no plan has yet).
+4 accounted (a control group for each fold as well).
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.runner.execution.hierarchies import INTERFACES
 from services.runner.execution.programs import readable_folders
 
 FIRST_UID = 60_000
@@ -22,24 +23,31 @@ _NEEDS = {
     FILTERED: "it needs Linux 5.13 with Landlock among its security modules, and seccomp, on x86_64 or aarch64",
     ISOLATED: "start the runner as root, or allow user namespaces "
     "(sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns=0)",
-    ACCOUNTED: "control groups are not used yet",
+    ACCOUNTED: "give it a control group it may make others in: as root with the controllers memory, pids and cpu, "
+    "or by systemd (a unit of its own with Delegate=yes; Linux 5.19)",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How the zygote is to isolate itself and its children; `namespaces` are had as root, as a user, or not at all."""
+    """How the zygote is to isolate itself and its children; `namespaces` are had as root, as a user, or not at all.
+
+    `accounted` is the version of the control groups that its children are put into, or empty.
+    """
 
     namespaces: str
     first_uid: int | None
     filtered: bool = True
+    accounted: str = ""
 
     @property
     def level(self) -> int:
         """The level when all of it holds; a root of its own without filters still leaves the kernel open."""
         if not self.filtered:
             return LIMITED
-        return ISOLATED if self.namespaces else FILTERED
+        if not self.namespaces:
+            return FILTERED
+        return ACCOUNTED if self.accounted else ISOLATED
 
     def argument(self, work_folder: Path) -> str:
         """Return the plan as the zygote reads it."""
@@ -58,6 +66,8 @@ class Plan:
 def strongest_first() -> Iterator[Plan]:
     """Yield what to try; as root every child gets a user of its own as long as it can still read the interpreter."""
     places = list(_places())
+    own_roots = [place for place in places if place[0]]
+    yield from (Plan(*place, accounted=version) for place in own_roots for version in INTERFACES)
     yield from (Plan(namespaces, first_uid) for namespaces, first_uid in places)
     yield from (Plan(namespaces, first_uid, filtered=False) for namespaces, first_uid in places)
 

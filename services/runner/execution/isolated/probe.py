@@ -14,8 +14,11 @@ from .wire import Message, send
 NAMESPACES = ("mnt", "pid", "net", "ipc", "uts", "user")
 
 
-def run(sock: socket.socket, box: Path, _job: Message, _descriptors: Sequence[int]) -> None:
-    """Answer which attempts were refused, and the namespaces, root, disk and limits of this process."""
+def run(sock: socket.socket, box: Path, job: Message, _descriptors: Sequence[int]) -> None:
+    """Answer which attempts were refused, and the namespaces, root, disk and limits of this process.
+
+    Where it is to fill memory, it then does so until it is killed or has.
+    """
     disk = os.statvfs(box)
     answer: Message = {
         "event": "probed",
@@ -26,7 +29,23 @@ def run(sock: socket.socket, box: Path, _job: Message, _descriptors: Sequence[in
         "disk_bytes": disk.f_blocks * disk.f_frsize,
         "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
     }
+    if job["fill_mib"]:
+        answer["forked"] = _can_fork()
     send(sock, answer)
+    if job["fill_mib"]:
+        blocks = [b"x" * (n + (1 << 20)) for n in range(job["fill_mib"])]
+        send(sock, {"event": "filled", "blocks": len(blocks)})
+
+
+def _can_fork() -> bool:
+    try:
+        pid = os.fork()
+    except BlockingIOError:
+        return False
+    if pid == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    return True
 
 
 def namespaces() -> dict[str, str]:

@@ -8,11 +8,16 @@ import random
 import signal
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
 SEED = 0
 _libc = ctypes.CDLL(None)
+
+
+class SoftTimeLimitExceeded(KeyboardInterrupt):
+    """The soft time limit was reached; code that stops early when it is interrupted may still finish."""
 
 
 def settle(box: Path) -> None:
@@ -24,6 +29,11 @@ def settle(box: Path) -> None:
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # Python seeds this one anew at every fork.
     random.seed(SEED)
+    signal.signal(signal.SIGINT, _interrupt)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise SoftTimeLimitExceeded
 
 
 def seed() -> None:

@@ -7,12 +7,15 @@ import traceback
 from pathlib import Path
 from types import TracebackType
 
+from .process import SoftTimeLimitExceeded
 from .wire import Message
 from .workflow import NotNumbers
 
 MAX_TEXT = 8_000
 MAX_TRACEBACK = 20_000
 MAX_CHAIN = 8
+_PLATFORM = f"{Path(__file__).parent}/"
+"""Of the frames below the submission's own, what raises in its name is not its own."""
 _DISK = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 
@@ -35,11 +38,23 @@ def safe_repr(error: BaseException) -> str:
 def _kind_of(error: BaseException) -> str:
     if isinstance(error, NotNumbers):
         return "shape"
-    if isinstance(error, MemoryError):
+    if _comes_of_an_interruption(error):
+        return "interrupted"
+    number = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, MemoryError) or number == errno.ENOMEM:
         return "memory"
-    if isinstance(error, OSError) and error.errno in _DISK:
+    if number in _DISK:
         return "disk"
     return "error"
+
+
+def _comes_of_an_interruption(error: BaseException | None) -> bool:
+    """Tell whether an exception, or one it was raised from or while handling, is that of the soft limit."""
+    for _ in range(MAX_CHAIN):
+        if error is None or isinstance(error, SoftTimeLimitExceeded):
+            break
+        error = error.__cause__ or error.__context__
+    return isinstance(error, SoftTimeLimitExceeded)
 
 
 def _traceback_of(error: BaseException, folder: Path) -> str:
@@ -48,6 +63,7 @@ def _traceback_of(error: BaseException, folder: Path) -> str:
     try:
         whole = traceback.TracebackException(type(error), error, _own(error.__traceback__, folder), compact=True)
         _trim(whole, folder)
+        whole.stack[:] = [frame for frame in whole.stack if not frame.filename.startswith(_PLATFORM)]
         if not whole.stack and not isinstance(error, SyntaxError):
             return ""
         text = "".join(whole.format())

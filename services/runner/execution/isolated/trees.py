@@ -27,16 +27,17 @@ def kill_trees(roots: Iterable[int]) -> None:
     roots = list(roots)
     stopped: set[int] = set()
     # A fork under way when the signal comes fails, so nothing can appear below what is stopped.
-    while fresh := [pid for pid in _trees(roots) if pid not in stopped]:
+    while fresh := [pid for pid in family(roots) if pid not in stopped]:
         _signal(fresh, signal.SIGSTOP)
         stopped.update(fresh)
     _signal(stopped, signal.SIGKILL)
 
 
-def _trees(roots: Iterable[int]) -> Iterator[int]:
+def family(roots: Iterable[int]) -> Iterator[int]:
+    """Yield processes and all their descendants."""
     for root in roots:
         yield root
-        yield from _trees(children(str(root)))
+        yield from family(children(str(root)))
 
 
 def _signal(pids: Iterable[int], number: int) -> None:

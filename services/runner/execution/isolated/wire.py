@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 MESSAGE_BYTES = 128 * 1024
-MAX_DESCRIPTORS = 4
+MAX_DESCRIPTORS = 8
 _SEALS = 0x1 | 0x2 | 0x4 | 0x8  # seal, shrink, grow, write
 _ADD_SEALS = 1033
 _GET_SEALS = 1034

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import select
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,15 @@ class Child:
     pid: int
     box: int
     report: socket.socket
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """The descriptors a child gets: its channel, its log, and the entrances of its control groups."""
+
+    job: int
+    log: int
+    entrances: Sequence[int]
 
 
 class Zygote:
@@ -62,23 +72,23 @@ class Zygote:
         received = receive(self._runner)
         if received is None:
             return False
-        limits, (job, log, descriptor) = received
+        limits, (job, log, descriptor, *entrances) = received
         report = socket.socket(fileno=descriptor)
         try:
-            self._fork(limits, job=job, log=log, report=report)
+            self._fork(limits, _Given(job, log, entrances), report)
         except OSError as error:
             _tell(report, {"refused": str(error)})
             report.close()
-        close([job, log])
+        close([job, log, *entrances])
         return True
 
-    def _fork(self, limits: Message, *, job: int, log: int, report: socket.socket) -> None:
+    def _fork(self, limits: Message, given: _Given, report: socket.socket) -> None:
         number = first_free({child.box for child in self._children.values()})
         folder = self._boxes.open(number, disk_mib=limits["disk_mib"])
         pid = os.fork()
         if pid == 0:
             limits["address_space_bytes"] = self._address_space_bytes
-            _take_descriptors(job, log)
+            _take_descriptors(given)
             self._become_child(limits, box=folder, uid=self._boxes.uid_of(number))
         pidfd = os.pidfd_open(pid)
         self._children[pidfd] = Child(pid, number, report)
@@ -123,13 +133,16 @@ def _tell(report: socket.socket, message: Message, *descriptors: int) -> None:
         return
 
 
-def _take_descriptors(job: int, log: int) -> None:
-    """Keep the channel and the log, as the numbers that a child expects, and close everything else."""
+def _take_descriptors(given: _Given) -> None:
+    """Enter the groups; keep the channel and the log, as the numbers a child expects, and close everything else."""
     try:
-        kept = os.dup(job), os.dup(log)
+        for entrance in given.entrances:
+            os.write(entrance, b"0")
+        kept = os.dup(given.job), os.dup(given.log)
         os.dup2(kept[1], _LOG)
         os.dup2(kept[1], _LOG + 1)
         os.dup2(kept[0], _JOB)
         os.closerange(_JOB + 1, os.sysconf("SC_OPEN_MAX"))
-    except OSError:
+    except OSError as error:
+        os.write(given.log, repr(error).encode())
         os._exit(REFUSED)

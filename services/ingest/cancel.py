@@ -1,0 +1,111 @@
+"""Cancelling a fold: its attempt is over, who runs it is told to end it, and who is handed its request passes it over.
+
+Decided under the fold's lock, and yet a result may have been in the log before: then that is how the fold ended, and
+the answer says so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+from psycopg2.extensions import cursor as Cursor
+
+from datarun.events import Cause, FoldCancelled, FoldFenced
+from datarun.intake import cancellations, claims, outbox
+from datarun.intake.cancellations import Cancellation
+from datarun.intake.outbox import Queued
+from datarun.lifecycle import State
+from datarun.readmodel import queries
+from datarun.readmodel.queries import KnownFold
+from services.ingest import commands
+from services.ingest.answers import json_answer
+from services.ingest.bodies import read_json
+from services.ingest.forms import MAX_ID
+from services.ingest.gateway import ACCOUNT, GATEWAY, POSITION, VISIBLE_SECONDS, Gateway
+from services.ingest.refusals import Refusal, not_found
+
+LOOK_SECONDS = 0.05
+NAME_CHARACTERS = 200
+"""So much of an account's name goes into events."""
+
+
+async def cancel(request: web.Request) -> web.StreamResponse:
+    """POST folds/<id>/cancel: 200 once the fold is seen to be cancelled, 202 until then, 409 if it has ended."""
+    gateway = request.app[GATEWAY]
+    fold_id = int(request.match_info["fold_id"])
+    if fold_id > MAX_ID:
+        raise not_found()
+    reason = commands.cancel(await read_json(request))
+    by = request[ACCOUNT].username[:NAME_CHARACTERS]
+    work = partial(_cancel, gateway, fold_id, by, reason)
+    (cancelled, queued), position = await gateway.accept(work, lambda claim: claim[1])
+    fold = await _seen(gateway, cancelled, seconds=0 if queued else VISIBLE_SECONDS)
+    _check(fold, cancelled)
+    is_over = _is_over(fold, cancelled)
+    return json_answer(
+        _shown(cancelled, State.ERROR if is_over else fold.state),
+        status=200 if is_over else 202,
+        headers={POSITION: position} if queued else None,
+    )
+
+
+def _cancel(gateway: Gateway, fold_id: int, by: str, reason: str, cursor: Cursor) -> tuple[Cancellation, list[Queued]]:
+    claims.lock_fold(cursor, fold_id)
+    found = queries.folds_by_ids(cursor, [fold_id])
+    if not found:
+        raise not_found()
+    [fold] = found
+    known = cancellations.find(cursor, fold_id, fold.attempt)
+    if known is not None:
+        return known, []
+    _check(fold, None)
+    cancelled = Cancellation(fold_id, fold.attempt, by, reason)
+    cancellations.record(cursor, cancelled)
+    # The fence is of use the sooner; the position to answer is that of the end.
+    fence = FoldFenced(fold_id=fold_id, attempt=fold.attempt, cause="cancelled")
+    end = FoldCancelled(
+        fold_id=fold_id,
+        attempt=fold.attempt,
+        submission_id=fold.submission_id,
+        raw_data_id=fold.raw_data_id,
+        cancelled_by=by,
+        reason=reason,
+    )
+    return cancelled, outbox.add(cursor, [gateway.entry(fence), gateway.entry(end)])
+
+
+async def _seen(gateway: Gateway, cancelled: Cancellation, *, seconds: float) -> KnownFold:
+    """Return the fold as soon as the read model knows its end, or as it is after so many seconds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        [fold] = await gateway.database.run(lambda cursor: queries.folds_by_ids(cursor, [cancelled.fold_id]))
+        if _is_over(fold, cancelled) or loop.time() >= deadline:
+            return fold
+        await asyncio.sleep(LOOK_SECONDS)
+
+
+def _is_over(fold: KnownFold, cancelled: Cancellation) -> bool:
+    return fold.has_ended or fold.attempt > cancelled.attempt
+
+
+def _check(fold: KnownFold, cancelled: Cancellation | None) -> None:
+    """Raise Refusal for a fold that ended otherwise; one forced anew since then was cancelled all the same."""
+    is_newer = cancelled is not None and fold.attempt > cancelled.attempt
+    is_cancelled = cancelled is not None and fold.cause == Cause.CANCELLED
+    if fold.has_ended and not is_newer and not is_cancelled:
+        raise Refusal(409, {"detail": f"Fold {fold.fold_id} has ended.", "state": fold.state})
+
+
+def _shown(cancelled: Cancellation, state: State) -> dict[str, Any]:
+    return {
+        "fold_id": cancelled.fold_id,
+        "attempt": cancelled.attempt,
+        "state": state,
+        "cause": Cause.CANCELLED,
+        "cancelled_by": cancelled.cancelled_by,
+        "reason": cancelled.reason,
+    }
