@@ -41,6 +41,7 @@ from services.runner.turns import PRIORITY
 from services.runner.work import Worker
 
 CONFIGURATION_ERROR = 78
+BLOB_CACHE_MIB = 4096
 SOFT_SHARE = 0.9
 """Of the hard limit, where no soft one is given."""
 PLACED_SECONDS = 5.0
@@ -64,7 +65,7 @@ class Options:
     limits: Limits
     grace_seconds: float
     sandbox_min: int
-    blob_cache_mib: int
+    blob_cache_mib: int = BLOB_CACHE_MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +216,9 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
         int,
         typer.Option(min=0, max=4, envvar="DATARUN_SANDBOX_MIN", help="Sandbox level below which not to start."),
     ] = ISOLATED,
-    blob_cache_mib: Annotated[int, typer.Option(min=0, help="MiB of blobs to keep that came from the gateway.")] = 4096,
+    blob_cache_mib: Annotated[
+        int, typer.Option(min=0, help="MiB of blobs to keep that came from the gateway.")
+    ] = BLOB_CACHE_MIB,
 ) -> None:
     """Run a runner in the foreground."""
     configure_logging("runner")

@@ -158,10 +158,11 @@ class Service:
             raise LogUnavailable(f"fold {named.fold_id} was not started: {error}") from error
         self._remember(named)
         crash_point("runner.after_started")
-        # It need not wait for the accept: from here on its lease guards it.
-        self._spawn(partial(self._run_fold, run))
+        # From here on its lease guards it. Accepted before it runs: a fold that takes its runner down with it
+        # would be handed out again, beyond its deliveries.
         self.queue.accept(work)
         crash_point("runner.after_accept")
+        self._spawn(partial(self._run_fold, run))
 
     def _started(self, request: FoldRequested) -> FoldStarted:
         return FoldStarted(
