@@ -27,6 +27,9 @@ SandboxLevel = Annotated[int, Field(ge=0, le=4)]
 Text = Annotated[str, StringConstraints(max_length=200)]
 Log = Annotated[str, StringConstraints(max_length=400_000)]
 
+EnvironmentName = Annotated[str, StringConstraints(pattern=r"\A(default|[1-9][0-9]{0,9})\z")]
+"""`default`, which every fold has, or the id of the dataset whose folds have more."""
+
 ID_NAMESPACE = uuid.UUID("5b3a3f0e-63a0-5f0e-9a35-6b1b2c1f7d11")
 """Namespace of the deterministic event ids (uuid5)."""
 
@@ -396,6 +399,45 @@ class RunnerHeartbeat(Event):
     stopping: bool = False
 
 
+class EnvironmentEvent(Event):
+    """Something that happened to the packages that folds can import."""
+
+    key_field: ClassVar[str] = "environment"
+    environment: EnvironmentName
+    request_id: Text
+    requirement: Text
+
+
+class PackageRequested(EnvironmentEvent):
+    """Every runner is to have a package in an environment; a later request for the same package takes its place."""
+
+    identity: ClassVar[tuple[str, ...]] = ("request_id",)
+    requested_by: Text
+
+
+class PackageResult(EnvironmentEvent):
+    """What came of a request in one environment on one runner; a request for all is built in every environment."""
+
+    identity: ClassVar[tuple[str, ...]] = ("request_id", "environment", "runner_id")
+    runner_id: Text
+    seconds: Seconds
+    environment_key: Sha256 | None = None
+    """Of the environment that is in force from now on; without one it is the runner's own packages."""
+
+
+class PackageInstalled(PackageResult):
+    """A runner's next fold in the environment can import the package."""
+
+    packages: tuple[Text, ...] = ()
+    """All that the environment adds to the runner's own packages, as name==version."""
+
+
+class PackageFailed(PackageResult):
+    """A runner could not install a package, or not import it; what it had stays in force."""
+
+    reason: Log
+
+
 EVENT_TYPES: tuple[type[Event], ...] = (
     DataUploaded,
     SplitRequested,
@@ -413,5 +455,8 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     FoldFenced,
     PredictionsFetched,
     RunnerHeartbeat,
+    PackageRequested,
+    PackageInstalled,
+    PackageFailed,
 )
 """The whole vocabulary of the log."""

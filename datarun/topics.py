@@ -118,6 +118,15 @@ RUNNER_STATUS = Topic(
     ("projector",),
     config={"cleanup.policy": "compact,delete", "retention.ms": "3600000", "segment.ms": "600000", **_BROKER_TIME},
 )
+ENVIRONMENTS = Topic(
+    "environments",
+    Kind.EVENTS,
+    "environment",
+    (events.PackageRequested, events.PackageInstalled, events.PackageFailed),
+    ("people", "runner"),
+    ("runner", "people"),
+    partitions=1,
+)
 DEAD_LETTERS = Topic(
     "dead-letters",
     Kind.EVENTS,
@@ -136,6 +145,7 @@ TOPICS: tuple[Topic, ...] = (
     FOLD_EVENTS,
     FOLD_CONTROL,
     RUNNER_STATUS,
+    ENVIRONMENTS,
     DEAD_LETTERS,
 )
 """The whole log."""

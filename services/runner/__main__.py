@@ -29,6 +29,11 @@ from datarun.telemetry import configure_logging
 from datarun.topics import QUEUES
 from services.runner.admission import Gate
 from services.runner.control import Control
+from services.runner.environments.builder import Builder
+from services.runner.environments.folders import Folders
+from services.runner.environments.follower import Follower
+from services.runner.environments.installer import UvInstaller
+from services.runner.environments.shelf import Shelf
 from services.runner.execution import Executor, Limits, SandboxRefused
 from services.runner.execution.sandboxes import ISOLATED, at_least, remedy
 from services.runner.fences import Fences
@@ -66,6 +71,15 @@ class Options:
     grace_seconds: float
     sandbox_min: int
     blob_cache_mib: int = BLOB_CACHE_MIB
+    package_index: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """How packages come to be beside this runner's own."""
+
+    shelf: Shelf
+    builder: Builder
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +109,14 @@ def _checked_queues(text: str) -> str:
 
 def run(settings: Settings, options: Options) -> None:
     """Run folds and splits in sandboxes until SIGTERM or SIGINT."""
-    work_folder = settings.directory / "runner"
+    work_folder = settings.directory.absolute() / "runner"
     blobs = blobs_of(settings, cache_folder=settings.directory / "blob-cache", cache_mib=options.blob_cache_mib)
     if isinstance(blobs, HttpBlobs):
         blobs.check()
     plans = at_least(options.sandbox_min)
     fences = Fences()
+    folders = Folders(work_folder / "environments")
+    shelf = Shelf(folders.root)
     executor = Executor(
         blobs=blobs,
         limits=options.limits,
@@ -108,12 +124,20 @@ def run(settings: Settings, options: Options) -> None:
         work_folder=work_folder,
         plans=plans,
         is_unwanted=lambda request: fences.cover(request.fold_id, request.attempt),
+        environments=shelf,
     )
-    serve(settings, options, executor=executor, blobs=blobs, fences=fences)
+    builder = Builder(folders, UvInstaller(options.package_index), executor.try_imports)
+    serve(settings, options, executor=executor, blobs=blobs, fences=fences, packages=Packages(shelf, builder))
 
 
 def serve(
-    settings: Settings, options: Options, *, executor: Executor, blobs: BlobStore, fences: Fences | None = None
+    settings: Settings,
+    options: Options,
+    *,
+    executor: Executor,
+    blobs: BlobStore,
+    fences: Fences | None = None,
+    packages: Packages | None = None,
 ) -> None:
     """Have an executor run what the queues bring until SIGTERM or SIGINT; running folds get the grace to finish."""
     fences = fences or Fences()
@@ -123,6 +147,10 @@ def serve(
     structlog.contextvars.bind_contextvars(runner_id=runner_id)
     try:
         me = Self(runner_id, executor.start())
+        if packages is not None:
+            tell, shelf = publisher.append_surely, packages.shelf
+            follower = Follower(event_log, tell, shelf=shelf, catalogue=settings.catalogue, runner_id=runner_id)
+            follower.start(packages.builder)
         queues = [(name, QUEUES[name]) for name in options.queues]
         control = Control(event_log, catalogue=settings.catalogue, fences=fences, on_fence=executor.cancel)
         service = Service(
@@ -136,14 +164,12 @@ def serve(
             admission=Gate(fences, control, Openings(gateway_of(settings))),
         )
         on_signal(service.stop, seconds=options.grace_seconds + HANDOVER_SECONDS + CLOSING_SECONDS)
-        heart = Heart(publisher, describe(me, options, service))
+        heart = Heart(publisher, describe(me, options, service, packages))
         control.start(on_failure=service.stop)
         # Its first heartbeat then tells this runner the broker's time.
         control.wait_placed(PLACED_SECONDS)
         heart.start()
-        status = f"{options.slots} slots, {','.join(options.queues)}, {describe_sandbox(me.sandbox)}"
-        notify.ready(status, detail=", ".join(me.sandbox.mechanisms))
-        log.info("runner.ready", status=status)
+        _say_ready(options, me.sandbox)
         service.run()
         heart.stop()
         control.stop()
@@ -161,6 +187,12 @@ def gateway_of(settings: Settings) -> GatewayClient | None:
     return GatewayClient.of(settings)
 
 
+def _say_ready(options: Options, sandbox: Sandbox) -> None:
+    status = f"{options.slots} slots, {','.join(options.queues)}, {describe_sandbox(sandbox)}"
+    notify.ready(status, detail=", ".join(sandbox.mechanisms))
+    log.info("runner.ready", status=status)
+
+
 def describe_sandbox(sandbox: Sandbox) -> str:
     """Return the level in words, loud where a submission can see more than its fold."""
     if sandbox.level >= ISOLATED:
@@ -168,7 +200,9 @@ def describe_sandbox(sandbox: Sandbox) -> str:
     return f"SANDBOX LEVEL {sandbox.level} OF 3: SUBMISSIONS ARE NOT ISOLATED FROM THIS MACHINE, run only trusted code"
 
 
-def describe(me: Self, options: Options, service: Service) -> Callable[[int], RunnerHeartbeat]:
+def describe(
+    me: Self, options: Options, service: Service, packages: Packages | None
+) -> Callable[[int], RunnerHeartbeat]:
     """Return the function that makes this runner's heartbeats."""
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
 
@@ -182,7 +216,7 @@ def describe(me: Self, options: Options, service: Service) -> Callable[[int], Ru
             slots=options.slots,
             running=service.holdings.folds(),
             splitting=service.holdings.splits(),
-            versions=versions,
+            versions=versions | (packages.shelf.keys() if packages else {}),
             sandbox=me.sandbox,
             stopping=service.stopping,
             skipped=service.admission.skipped,
@@ -219,15 +253,20 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     blob_cache_mib: Annotated[
         int, typer.Option(min=0, help="MiB of blobs to keep that came from the gateway.")
     ] = BLOB_CACHE_MIB,
+    package_index: Annotated[
+        str | None,
+        typer.Option(envvar="DATARUN_PACKAGE_INDEX", help="URL or folder of wheels that packages are installed from."),
+    ] = None,
 ) -> None:
-    """Run a runner in the foreground."""
+    """Run a runner in the foreground; `datarun runner install` and `datarun runner packages` have their own help."""
     configure_logging("runner")
     try:
         servers = {"kafka": kafka, "blobs": blobs, "gateway_url": gateway, "token_file": token_file}
         settings = load_settings(directory, topic_prefix=topic_prefix, **servers)
         soft = SOFT_SHARE * hard_limit if soft_limit is None else soft_limit
         limits = Limits(hard_seconds=hard_limit, soft_seconds=soft, memory_mib=memory)
-        run(settings, Options(parse_queues(queues), slots, limits, grace, sandbox_min, blob_cache_mib))
+        options = Options(parse_queues(queues), slots, limits, grace, sandbox_min, blob_cache_mib, package_index)
+        run(settings, options)
     except SandboxRefused as error:
         typer.echo(f"datarun runner: no sandbox of level {sandbox_min}: {error}; {remedy(sandbox_min)}", err=True)
         sys.exit(CONFIGURATION_ERROR)

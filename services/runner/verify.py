@@ -27,6 +27,11 @@ from datarun.errors import DatarunError, Retryable
 from datarun.log.kafka import KafkaLog
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
 from datarun.telemetry import configure_logging
+from services.runner.environments.builder import Builder
+from services.runner.environments.folders import Folders
+from services.runner.environments.follower import Follower
+from services.runner.environments.installer import UvInstaller
+from services.runner.environments.shelf import Shelf
 from services.runner.execution import Executor, Limits, SandboxRefused
 from services.runner.execution.sandboxes import ISOLATED, at_least, remedy
 from services.runner.publisher import Publisher
@@ -45,6 +50,7 @@ class Options:
     slots: int
     sandbox_min: int
     show_provenance: bool
+    package_index: str | None = None
 
 
 def run(settings: Settings, wanted: Wanted, options: Options, console: Console) -> Exit:
@@ -81,11 +87,25 @@ def _verifier(settings: Settings, options: Options, event_log: KafkaLog) -> Iter
     verifier_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     work_folder = settings.directory / "verifier" / verifier_id
     blobs, plans = open_blobs(settings.blobs), at_least(options.sandbox_min)
-    executor = Executor(blobs=blobs, limits=options.limits, slots=options.slots, work_folder=work_folder, plans=plans)
+    # Those that a runner with this folder has built are used; what is missing is built, and nobody is told.
+    folders = Folders(settings.directory.absolute() / "runner" / "environments")
+    shelf = Shelf(folders.root)
+    follower = Follower(event_log, lambda _: None, shelf=shelf, catalogue=settings.catalogue, runner_id=verifier_id)
+    executor = Executor(
+        blobs=blobs,
+        limits=options.limits,
+        slots=options.slots,
+        work_folder=work_folder,
+        plans=plans,
+        environments=shelf,
+    )
     publisher = Publisher(event_log, catalogue=settings.catalogue, source=f"datarun/verifier/{verifier_id}")
     try:
-        yield Verifier(executor, event_log, publisher, verifier_id, executor.start())
+        sandbox = executor.start()
+        follower.start(Builder(folders, UvInstaller(options.package_index), executor.try_imports))
+        yield Verifier(executor, event_log, publisher, verifier_id, sandbox)
     finally:
+        follower.stop()
         executor.close()
         shutil.rmtree(work_folder, ignore_errors=True)
 
@@ -137,6 +157,10 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
         int,
         typer.Option(min=0, max=4, envvar="DATARUN_SANDBOX_MIN", help="Sandbox level below which not to start."),
     ] = ISOLATED,
+    package_index: Annotated[
+        str | None,
+        typer.Option(envvar="DATARUN_PACKAGE_INDEX", help="URL or folder of wheels that packages are installed from."),
+    ] = None,
 ) -> None:
     """Run tested folds again and compare their predictions bit for bit; the log keeps what is found."""
     configure_logging("verify", level="warning")
@@ -145,7 +169,8 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     if fold_ids and (every or sample or dataset is not None or submission is not None):
         raise typer.BadParameter("name folds, or say --dataset, --submission, --sample or --all; not both")
     wanted = Wanted(tuple(fold_ids or ()), dataset, submission, sample)
-    options = Options(Limits(hard_seconds=hard_limit, memory_mib=memory), slots, sandbox_min, show_provenance)
+    limits = Limits(hard_seconds=hard_limit, memory_mib=memory)
+    options = Options(limits, slots, sandbox_min, show_provenance, package_index)
     try:
         settings = load_settings(directory, kafka=kafka, blobs=blobs, topic_prefix=topic_prefix)
         sys.exit(run(settings, wanted, options, Console()))

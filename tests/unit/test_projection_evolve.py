@@ -18,6 +18,9 @@ from datarun.events import (
     FoldStarted,
     FoldTested,
     FoldTrained,
+    PackageFailed,
+    PackageInstalled,
+    PackageRequested,
     PredictionsFetched,
 )
 from datarun.lifecycle import Rank
@@ -55,9 +58,9 @@ def test_any_reading_of_a_log_gives_the_same_rows(log: Log, seed: int) -> None:
 
 
 def test_every_event_is_projected() -> None:
-    """Nobody declares an event that the read model ignores without noticing; fences are for runners alone."""
+    """Nobody declares an event that the read model ignores without noticing; fences and packages are for runners."""
     assert set(TAKERS) == {carried for topic in PROJECTED for carried in topic.carries}
-    assert set(EVENT_TYPES) - set(TAKERS) == {FoldFenced}
+    assert set(EVENT_TYPES) - set(TAKERS) == {FoldFenced, PackageRequested, PackageInstalled, PackageFailed}
 
 
 def _row(*events: Event) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Running folds and splits: each in a fresh process forked from a warm one, measured from outside."""
 
+from services.runner.execution.environment import Environment
 from services.runner.execution.executor import Executor
 from services.runner.execution.outcomes import (
     ExecutionUnavailable,
@@ -12,6 +13,7 @@ from services.runner.execution.outcomes import (
 )
 
 __all__ = [
+    "Environment",
     "ExecutionUnavailable",
     "Executor",
     "Failed",

@@ -20,6 +20,7 @@ from datarun.events import Runtime, Sandbox
 from services.runner.execution import programs
 from services.runner.execution.box import Box, ZygoteSilent
 from services.runner.execution.cgroups import Groups
+from services.runner.execution.environment import Environment
 from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.wire import Message
 from services.runner.execution.outcomes import ExecutionUnavailable, Limits, SandboxRefused
@@ -36,13 +37,22 @@ logger = structlog.get_logger()
 class Nursery:
     """Hands out confined children; thread-safe."""
 
-    def __init__(self, limits: Limits, *, plans: Iterable[Plan], spare: int, work_folder: Path) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        plans: Iterable[Plan],
+        spare: int,
+        work_folder: Path,
+        environments: Path | None = None,
+    ) -> None:
         self._limits = limits
         self._plans = plans
         self._spare = spare
         self._work_folder = work_folder.absolute()  # the zygote works in another folder than we
+        self._environments = environments
         self._lock = threading.Lock()
-        self._children: deque[Box] = deque()
+        self._children: deque[tuple[Environment | None, Box]] = deque()
         self._zygote: tuple[subprocess.Popen[bytes], socket.socket] | None = None
         self._plan: Plan | None = None
         self._sandbox: Sandbox | None = None
@@ -57,22 +67,25 @@ class Nursery:
             assert self._sandbox is not None  # noqa: S101 - _revive raises when no plan works
             return self._sandbox
 
-    def take(self) -> Box:
-        """Return a child that waits for its job; raises ExecutionUnavailable."""
+    def take(self, environment: Environment | None = None) -> Box:
+        """Return a child of an environment that waits for its job; raises ExecutionUnavailable."""
         problem: ExecutionUnavailable | None = None
         for _ in range(self._spare + ATTEMPTS):
             try:
-                return self._ready()
+                return self._ready(environment)
             except ExecutionUnavailable as error:
                 problem = error
         raise ExecutionUnavailable(f"no child to be had: {problem}") from problem
 
-    def _ready(self) -> Box:
+    def _ready(self, environment: Environment | None) -> Box:
         with self._lock:
             self._revive()
-            self._breed(1)
-            box, zygote = self._children.popleft(), self._zygote
-            box.sandbox, box.runtime = self._sandbox, self._runtime
+            waiting = next((child for child in self._children if child[0] == environment), None)
+            if waiting is not None:
+                self._children.remove(waiting)
+            box = waiting[1] if waiting is not None else self._breed(environment)
+            zygote = self._zygote
+            box.sandbox, box.runtime = self._sandbox, self._runtime_in(environment)
         try:
             box.wait_ready()
         except BaseException as error:
@@ -89,22 +102,33 @@ class Nursery:
                 logger.warning("zygote replaced", reason="it does not answer")
                 self._discard()
 
-    def replenish(self) -> None:
-        """Have as many children wait as there are spare ones to be; does not wait for them."""
+    def _runtime_in(self, environment: Environment | None) -> Runtime | None:
+        return environment.added_to(self._runtime) if environment and self._runtime else self._runtime
+
+    def replenish(self, environment: Environment | None = None) -> None:
+        """Have a spare child of the environment wait, and as many as there may be; does not wait for them.
+
+        The one that waited longest for another environment makes room.
+        """
         # Whoever takes a child that could not be made is told why.
         with self._lock, contextlib.suppress(ExecutionUnavailable):
-            if self._is_alive():
-                self._breed(self._spare)
+            if not self._is_alive():
+                return
+            has_one = any(of == environment for of, _ in self._children)
+            if self._children and len(self._children) >= self._spare and not has_one:
+                self._children.popleft()[1].close()
+            while len(self._children) < self._spare:
+                self._children.append((environment, self._breed(environment)))
 
-    def _breed(self, count: int) -> None:
+    def _breed(self, environment: Environment | None) -> Box:
         assert self._zygote is not None  # noqa: S101 - called only while it is alive
-        while len(self._children) < count:
-            limits: dict[str, Any] = {
-                name: getattr(self._limits, name)
-                for name in ("hard_seconds", "memory_mib", "disk_mib", "output_mib", "open_files", "processes")
-            }
-            log_bytes = min(self._limits.log_kib * 1024, MAX_LOG_BYTES)
-            self._children.append(Box(self._zygote[1], limits, log_bytes=log_bytes, groups=self._groups))
+        limits: dict[str, Any] = {
+            name: getattr(self._limits, name)
+            for name in ("hard_seconds", "memory_mib", "disk_mib", "output_mib", "open_files", "processes")
+        }
+        limits["packages"] = str(environment.packages) if environment else None
+        log_bytes = min(self._limits.log_kib * 1024, MAX_LOG_BYTES)
+        return Box(self._zygote[1], limits, log_bytes=log_bytes, groups=self._groups)
 
     def _is_alive(self) -> bool:
         if self._zygote is None or self._zygote[0].poll() is not None:
@@ -135,7 +159,7 @@ class Nursery:
         """Start a zygote and prove its plan with a first child; raises ExecutionUnavailable with what failed."""
         self._account(plan.accounted)
         (self._work_folder / "root").mkdir(parents=True, exist_ok=True)
-        process, control = programs.start("entry", plan.argument(self._work_folder))
+        process, control = programs.start("entry", plan.argument(self._work_folder, self._environments))
         self._zygote = process, control
         control.settimeout(WARM_SECONDS)
         try:
@@ -147,8 +171,7 @@ class Nursery:
         if received is None or refusal is not None:
             raise ExecutionUnavailable(refusal)
         self._runtime = _runtime_of(received[0])
-        self._breed(1)
-        box = self._children.popleft()
+        box = self._breed(None)
         try:
             box.wait_ready()
             self._sandbox = prove(plan, box, self._limits)
@@ -167,7 +190,7 @@ class Nursery:
 
     def _discard(self) -> None:
         while self._children:
-            self._children.popleft().close()
+            self._children.popleft()[1].close()
         if self._zygote is not None:
             programs.stop(*self._zygote)
             self._zygote = None

@@ -49,8 +49,8 @@ class Plan:
             return FILTERED
         return ACCOUNTED if self.accounted else ISOLATED
 
-    def argument(self, work_folder: Path) -> str:
-        """Return the plan as the zygote reads it."""
+    def argument(self, work_folder: Path, environments: Path | None = None) -> str:
+        """Return the plan as the zygote reads it; environments that are built after its start it sees as well."""
         return json.dumps(
             {
                 "namespaces": self.namespaces,
@@ -59,6 +59,7 @@ class Plan:
                 "root": str(work_folder / "root"),
                 "boxes": str(work_folder / "boxes"),
                 "readable": readable_folders(),
+                "environments": str(environments) if environments else None,
             }
         )
 

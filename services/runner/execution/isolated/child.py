@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from . import organiser, probe, splitting, submission
+from . import imports, organiser, probe, splitting, submission
 from .process import flush_output, settle
 from .report import describe
 from .wire import Message, receive, send
@@ -19,17 +19,18 @@ JOBS: dict[str, Job] = {
     "slice": organiser.slice_fold,
     "prepare": organiser.prepare,
     "split": splitting.split,
+    "import": imports.run,
     "probe": probe.run,
 }
 NO_ANSWER = 70
 """Exit code when the answer itself could not be sent; the runner sees an exit without a result."""
 
 
-def live(sock: socket.socket, box: Path) -> NoReturn:
-    """Do the one job that comes through the socket and exit."""
+def live(sock: socket.socket, box: Path, packages: str | None) -> NoReturn:
+    """Do the one job that comes through the socket and exit; packages are found beside the interpreter's own."""
     code = 0
     try:
-        settle(box)
+        settle(box, packages)
         send(sock, {"event": "ready"})
         received = receive(sock)
         if received is not None:

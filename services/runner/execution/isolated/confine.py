@@ -31,7 +31,7 @@ def confine(limits: Message, *, uid: int | None, box: Path, filters: Filters | N
     os.setsid()
     os.umask(0o077)
     set_limits(limits)
-    ruleset = None if filters is None else filters.fence.around(box)
+    ruleset = None if filters is None else filters.fence.around(box, limits["packages"])
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)

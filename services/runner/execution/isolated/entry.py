@@ -74,7 +74,7 @@ def _settle(plan: Message) -> Boxes:
     if isolated:
         leave_namespaces(as_user=plan["namespaces"] == "user")
         _continue_as_first_process()
-        build_root(Path(plan["root"]), plan["readable"])
+        build_root(Path(plan["root"]), [*plan["readable"], *filter(None, [plan["environments"]])])
     kernel.adopt_orphans()
     kernel.hide_memory()
     return Boxes(Path(BOXES if isolated else plan["boxes"]), mounted=isolated, first_uid=plan["first_uid"])

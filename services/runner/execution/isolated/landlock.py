@@ -42,10 +42,11 @@ class Fence:
             if Path(path).exists()
         ]
 
-    def around(self, box: Path) -> int:
-        """Return the ruleset that adds a box to write in, as a descriptor."""
+    def around(self, box: Path, packages: str | None = None) -> int:
+        """Return the ruleset that adds a box to write in and packages to read, as a descriptor."""
         ruleset = kernel.landlock_ruleset(self._attributes())
-        for path, rights in (*self._rules, (str(box), self._handled & _NO_NODES)):
+        more = [] if packages is None else [(packages, self._rights(packages, _READ))]
+        for path, rights in (*self._rules, *more, (str(box), self._handled & _NO_NODES)):
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
             kernel.landlock_allow(ruleset, place, rights)
             os.close(place)

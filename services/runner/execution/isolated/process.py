@@ -6,6 +6,7 @@ import ctypes
 import os
 import random
 import signal
+import site
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -20,12 +21,15 @@ class SoftTimeLimitExceeded(KeyboardInterrupt):
     """The soft time limit was reached; code that stops early when it is interrupted may still finish."""
 
 
-def settle(box: Path) -> None:
-    """Make the process the box's: its folder, its search path; no byte code is written."""
+def settle(box: Path, packages: str | None) -> None:
+    """Make the process the box's: its folder, its search path with the packages at the end; no byte code is written."""
     os.chdir(box)
     os.environ.update(HOME=str(box), TMPDIR=str(box), PWD=str(box))  # noqa: TID251 - set here for the submission
     sys.path.insert(0, str(box))
     sys.dont_write_bytecode = True
+    if packages is not None:
+        # Here and no earlier: a package's .pth file may run code.
+        site.addsitedir(packages)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     # Python seeds this one anew at every fork.
     random.seed(SEED)

@@ -98,7 +98,7 @@ class Zygote:
     def _become_child(self, limits: Message, *, box: Path, uid: int | None) -> None:
         try:
             confine(limits, uid=uid, box=box, filters=self._filters)
-            live(socket.socket(fileno=_JOB), box)
+            live(socket.socket(fileno=_JOB), box, limits["packages"])
         except BaseException as error:  # noqa: BLE001 - nothing may run here unconfined; the runner reads why
             os.write(_LOG, repr(error).encode())
         finally:
