@@ -6,7 +6,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-BENCHMARKS = ("bench_execution", "bench_levels", "bench_peers", "bench_projection", "bench_end_to_end", "bench_scheduling")
+BENCHMARKS = (
+    "bench_execution",
+    "bench_levels",
+    "bench_peers",
+    "bench_projection",
+    "bench_end_to_end",
+    "bench_scheduling",
+)
 
 
 def main() -> int:

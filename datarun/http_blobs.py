@@ -23,6 +23,8 @@ from datarun.settings import Settings
 
 GATEWAY = "gateway:"
 """The URL of the store that is the gateway, where there could be another one."""
+CACHE_MIB = 4096
+"""What a runner keeps of the blobs it read, unless it is told otherwise."""
 CHUNK_BYTES = 1 << 16
 """What is lost at most when a download is cut."""
 IDLE_SECONDS = (10.0, 60.0)

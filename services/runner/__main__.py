@@ -21,7 +21,7 @@ from datarun.blobs import BlobStore
 from datarun.errors import DatarunError
 from datarun.events import RunnerHeartbeat, Sandbox
 from datarun.gateway_client import GatewayClient, GatewayRefused
-from datarun.http_blobs import HttpBlobs, blobs_of
+from datarun.http_blobs import CACHE_MIB, HttpBlobs, blobs_of
 from datarun.log.kafka import KafkaLog
 from datarun.log.queue import KafkaWorkQueue
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
@@ -46,9 +46,6 @@ from services.runner.turns import PRIORITY
 from services.runner.work import Worker
 
 CONFIGURATION_ERROR = 78
-BLOB_CACHE_MIB = 4096
-SOFT_SHARE = 0.9
-"""Of the hard limit, where no soft one is given."""
 PLACED_SECONDS = 5.0
 NO_GATEWAY = (
     "requests that are older than an hour, or that a queue hands out anew, are left to the reaper,"
@@ -70,7 +67,7 @@ class Options:
     limits: Limits
     grace_seconds: float
     sandbox_min: int
-    blob_cache_mib: int = BLOB_CACHE_MIB
+    blob_cache_mib: int = CACHE_MIB
     package_index: str | None = None
 
 
@@ -252,7 +249,7 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     ] = ISOLATED,
     blob_cache_mib: Annotated[
         int, typer.Option(min=0, help="MiB of blobs to keep that came from the gateway.")
-    ] = BLOB_CACHE_MIB,
+    ] = CACHE_MIB,
     package_index: Annotated[
         str | None,
         typer.Option(envvar="DATARUN_PACKAGE_INDEX", help="URL or folder of wheels that packages are installed from."),
@@ -263,8 +260,7 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     try:
         servers = {"kafka": kafka, "blobs": blobs, "gateway_url": gateway, "token_file": token_file}
         settings = load_settings(directory, topic_prefix=topic_prefix, **servers)
-        soft = SOFT_SHARE * hard_limit if soft_limit is None else soft_limit
-        limits = Limits(hard_seconds=hard_limit, soft_seconds=soft, memory_mib=memory)
+        limits = Limits.of_options(hard_limit=hard_limit, soft_limit=soft_limit, memory=memory)
         options = Options(parse_queues(queues), slots, limits, grace, sandbox_min, blob_cache_mib, package_index)
         run(settings, options)
     except SandboxRefused as error:

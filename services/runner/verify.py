@@ -22,8 +22,8 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datarun.blobs import open_blobs
 from datarun.errors import DatarunError, Retryable
+from datarun.http_blobs import CACHE_MIB, blobs_of
 from datarun.log.kafka import KafkaLog
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
 from datarun.telemetry import configure_logging
@@ -86,7 +86,9 @@ def _verifier(settings: Settings, options: Options, event_log: KafkaLog) -> Iter
     """Start an executor as a runner's, in a folder of its own."""
     verifier_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     work_folder = settings.directory / "verifier" / verifier_id
-    blobs, plans = open_blobs(settings.blobs), at_least(options.sandbox_min)
+    cache_folder = settings.directory / "blob-cache"
+    blobs = blobs_of(settings, cache_folder=cache_folder, cache_mib=CACHE_MIB)
+    plans = at_least(options.sandbox_min)
     # Those that a runner with this folder has built are used; what is missing is built, and nobody is told.
     folders = Folders(settings.directory.absolute() / "runner" / "environments")
     shelf = Shelf(folders.root)
@@ -148,10 +150,16 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     show_provenance: Annotated[bool, typer.Option("--provenance", help="Print what each fold came from.")] = False,
     directory: Annotated[Path, typer.Option("--dir", help="Folder of a running `datarun up`.")] = DEFAULT_DIR,
     kafka: Annotated[str | None, typer.Option(help="Kafka's host:port.")] = None,
-    blobs: Annotated[str | None, typer.Option(help="URL of the blob store.")] = None,
+    blobs: Annotated[str | None, typer.Option(help="URL of the blob store; without one, the gateway's.")] = None,
+    gateway: Annotated[str | None, typer.Option(metavar="URL", help="The gateway's URL.")] = None,
+    token_file: Annotated[Path | None, typer.Option(help="File of a runner's token at the gateway.")] = None,
     topic_prefix: Annotated[str | None, typer.Option(help="Prefix of the topics' names.")] = None,
     slots: Annotated[int, typer.Option(min=1, max=256, help="Folds at once; default: cores.")] = os.cpu_count() or 1,
     hard_limit: Annotated[float, typer.Option(min=1, help="Seconds after which a fold is killed.")] = 3600.0,
+    soft_limit: Annotated[
+        float | None,
+        typer.Option(min=1, help="Seconds after which a fold is interrupted; default: nine tenths of the hard limit."),
+    ] = None,
     memory: Annotated[int, typer.Option(min=256, help="MiB a fold may use.")] = 4096,
     sandbox_min: Annotated[
         int,
@@ -169,10 +177,11 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     if fold_ids and (every or sample or dataset is not None or submission is not None):
         raise typer.BadParameter("name folds, or say --dataset, --submission, --sample or --all; not both")
     wanted = Wanted(tuple(fold_ids or ()), dataset, submission, sample)
-    limits = Limits(hard_seconds=hard_limit, memory_mib=memory)
-    options = Options(limits, slots, sandbox_min, show_provenance, package_index)
     try:
-        settings = load_settings(directory, kafka=kafka, blobs=blobs, topic_prefix=topic_prefix)
+        limits = Limits.of_options(hard_limit=hard_limit, soft_limit=soft_limit, memory=memory)
+        options = Options(limits, slots, sandbox_min, show_provenance, package_index)
+        servers = {"kafka": kafka, "blobs": blobs, "gateway_url": gateway, "token_file": token_file}
+        settings = load_settings(directory, topic_prefix=topic_prefix, **servers)
         sys.exit(run(settings, wanted, options, Console()))
     except SandboxRefused as error:
         typer.echo(f"datarun verify: no sandbox of level {sandbox_min}: {error}; {remedy(sandbox_min)}", err=True)

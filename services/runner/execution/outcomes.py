@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from datarun.errors import DatarunError, Retryable
 from datarun.events import Cause, Fault, Metrics, Provenance, Stage
 
+SOFT_SHARE = 0.9
+"""Of the hard limit, where a command was given no soft one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -29,6 +32,12 @@ class Limits:
         soft, hard = self.soft_seconds, self.hard_seconds
         if soft is not None and not 0 < soft < hard:
             raise DatarunError(f"the soft limit of {soft:g} s must be shorter than the hard limit of {hard:g} s")
+
+    @classmethod
+    def of_options(cls, *, hard_limit: float, soft_limit: float | None, memory: int) -> Limits:
+        """Return the limits a command was given; raises DatarunError for a soft one that is not shorter."""
+        soft = SOFT_SHARE * hard_limit if soft_limit is None else soft_limit
+        return cls(hard_seconds=hard_limit, soft_seconds=soft, memory_mib=memory)
 
     @property
     def last_seconds(self) -> float:
