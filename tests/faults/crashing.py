@@ -23,12 +23,8 @@ RUNNER_POINTS = (
     "runner.after_result",
 )
 SPLIT_POINTS = ("runner.before_split_result", "runner.after_split_result")
-PROJECTOR_POINTS = (
-    "projector.before_commit:3",
-    "projector.after_commit:3",
-    "reaper.after_request",
-    "reaper.after_loss",
-)
+COMMIT_POINTS = ("projector.before_commit:3", "projector.after_commit:3")
+REAPER_POINTS = ("reaper.after_request", "reaper.after_loss")
 POISON = 13
 
 
@@ -85,13 +81,22 @@ def _feed(system: System, runners: dict[str, Supervised], fold_ids: list[int]) -
     return False
 
 
-def projector_killed_at_every_seam(stage: Stage) -> Crashed:
-    """Have the projector die at each point while a runner that is gone has two folds to be taken back."""
-    with stage.system("reaper") as system:
+def projector_killed_at_its_commits(stage: Stage) -> Crashed:
+    """Have the projector die before and after a commit while the folds of a runner that is gone are taken back."""
+    return _projector_killed(stage, "commits", COMMIT_POINTS)
+
+
+def reaper_killed_at_every_seam(stage: Stage) -> Crashed:
+    """Have the projector die while it takes back the folds of a runner that is gone."""
+    return _projector_killed(stage, "reaper", REAPER_POINTS)
+
+
+def _projector_killed(stage: Stage, name: str, points: tuple[str, ...]) -> Crashed:
+    with stage.system(name) as system:
         runner = system.runner(slots=2).await_ready()
         system.request([1, 2], 3)
         wait_until(lambda: len(system.started_by(runner)) == 2, ENDED_SECONDS, "two starts")
-        projector = system.supervise(system.projector, *PROJECTOR_POINTS)
+        projector = system.supervise(system.projector, *points)
         runner.send(signal.SIGKILL)
         system.runner(slots=2)
         wait_until(lambda: projector.is_whole and system.ended([1, 2]), ENDED_SECONDS, "the end of both")

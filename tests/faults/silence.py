@@ -22,6 +22,9 @@ STOPPED_SECONDS = 3
 LONG_SECONDS = 25
 """Longer than a record's lock, a share group's session and every other timeout of the local broker."""
 
+ACCEPTED_SECONDS = 0.5
+"""After its start a fold is accepted; a runner stopped before would only have its queue hand the fold out again."""
+
 
 @dataclass
 class Silence:
@@ -48,6 +51,7 @@ def runners_that_fall_silent(stage: Stage) -> Silence:
         system.request([STOPPED], STOPPED_SECONDS)
         wait_until(lambda: any(system.started_by(runner) for runner in doomed), ENDED_SECONDS, "the first start")
         zombie = next(runner for runner in doomed if system.started_by(runner))
+        time.sleep(ACCEPTED_SECONDS)
         zombie.send(signal.SIGSTOP)
         doomed.remove(zombie)
         system.request(KILLED, KILLED_SECONDS)

@@ -17,13 +17,16 @@ from datarun.lifecycle import FIRST_TERMINAL, MAX_DELIVERIES, Rank
 from tests.faults.broker import FOLDS as BROKER_FOLDS
 from tests.faults.broker import the_broker_is_killed_under_load
 from tests.faults.crashing import (
+    COMMIT_POINTS,
     POISON,
-    PROJECTOR_POINTS,
+    REAPER_POINTS,
     RUN_SECONDS,
     RUNNER_POINTS,
     SPLIT_POINTS,
+    Crashed,
     a_fold_that_kills_its_runner,
-    projector_killed_at_every_seam,
+    projector_killed_at_its_commits,
+    reaper_killed_at_every_seam,
     runners_killed_at_every_seam,
 )
 from tests.faults.freezing import FOLDS as FROZEN_FOLDS
@@ -103,11 +106,21 @@ def test_every_split_ends_once_whatever_seam_its_runner_died_at(played: Played[A
     assert len({seen.event_id for seen in crashed.system.seen(DataSplit)}) == len(SPLIT_POINTS)
 
 
-@looks_at(projector_killed_at_every_seam)
+@looks_at(projector_killed_at_its_commits)
+def test_a_projector_killed_on_both_sides_of_a_commit_changes_nothing(played: Played[Any]) -> None:
+    """The folds of a dead runner are taken back once: two deliveries, one end."""
+    assert_taken_back_once(played(projector_killed_at_its_commits), COMMIT_POINTS)
+
+
+@looks_at(reaper_killed_at_every_seam)
 def test_a_reaper_killed_at_every_seam_takes_back_each_fold_once(played: Played[Any]) -> None:
-    """Between request and loss, after the loss, on both sides of a commit: two deliveries, one end."""
-    crashed = played(projector_killed_at_every_seam)
-    assert [point for point, _ in crashed.supervised["projector"].dead] == list(PROJECTOR_POINTS)
+    """Between request and loss, and after the loss: two deliveries, one end."""
+    assert_taken_back_once(played(reaper_killed_at_every_seam), REAPER_POINTS)
+
+
+def assert_taken_back_once(crashed: Crashed, points: tuple[str, ...]) -> None:
+    """The projector died at every point; each fold was requested twice and ended once."""
+    assert [point for point, _ in crashed.supervised["projector"].dead] == list(points)
     assert_ended_once(crashed.system, crashed.tables, crashed.fold_ids)
     for fold_id in crashed.fold_ids:
         assert len({seen.event_id for seen in crashed.system.seen(FoldRequested, fold_id=fold_id)}) == 2
