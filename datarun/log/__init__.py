@@ -107,10 +107,6 @@ class WorkQueue(Protocol):
         """Finish a work for every consumer; False if its lock had lapsed, so that it may be delivered again."""
         ...
 
-    def skip(self, work: Work) -> None:
-        """Finish a work that nobody is to run; it may be delivered again if this process ends before it takes more."""
-        ...
-
     def release(self, work: Work) -> None:
         """Give a work back; another consumer gets it at once."""
         ...

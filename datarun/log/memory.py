@@ -97,10 +97,6 @@ class MemoryWorkQueue:
         self._held.remove(work)
         return True
 
-    def skip(self, work: Work) -> None:
-        """Finish a work that nobody is to run."""
-        self.accept(work)
-
     def release(self, work: Work) -> None:
         """Give a work back; another consumer gets it at once."""
         self._held.remove(work)

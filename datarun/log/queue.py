@@ -79,14 +79,6 @@ class KafkaWorkQueue:
         self._held.discard(work.queue)
         return self._acknowledge(work.queue, [(work, AcknowledgeType.ACCEPT)])
 
-    def skip(self, work: Work) -> None:
-        """Finish a work that nobody is to run: the broker learns it with the next poll, or hands it out again."""
-        self._held.discard(work.queue)
-        try:
-            self._consumers[work.queue].acknowledge(_message(work), AcknowledgeType.ACCEPT)
-        except (KafkaException, IllegalStateException) as error:
-            log.warning("queue.not_skipped", queue=work.queue, offset=work.record.offset, error=str(error))
-
     def release(self, work: Work) -> None:
         """Give a work back; near the delivery limit it is appended anew and this copy accepted, so none is archived."""
         self._held.discard(work.queue)

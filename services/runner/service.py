@@ -126,7 +126,7 @@ class Service:
             case Verdict.START:
                 self._begin_fold(work, FoldRun(request, work.record))
             case Verdict.SKIP | Verdict.LEAVE:
-                self.queue.skip(work)
+                self.queue.accept(work)
             case Verdict.WAIT:
                 # Not acknowledged, so its queue hands out no more; the others do.
                 self._awaited.append((work, request))
@@ -158,11 +158,11 @@ class Service:
             raise LogUnavailable(f"fold {named.fold_id} was not started: {error}") from error
         self._remember(named)
         crash_point("runner.after_started")
-        # It need not wait for the accept, which takes as long as the rest: from here on its lease guards it. Handed
-        # out again because this runner dies before the accept, it starts only where the gateway has not seen it begun.
-        self._spawn(partial(self._run_fold, run))
+        # From here on its lease guards it. Accepted before it runs: a fold that takes its runner down with it
+        # would be handed out again, beyond its deliveries.
         self.queue.accept(work)
         crash_point("runner.after_accept")
+        self._spawn(partial(self._run_fold, run))
 
     def _started(self, request: FoldRequested) -> FoldStarted:
         return FoldStarted(
