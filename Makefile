@@ -5,7 +5,7 @@ STAMP := .venv/.set-up
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test lint fmt bench lock
+.PHONY: help setup demo up test faults lint fmt bench lock
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,9 @@ up: setup ## Run the whole stack here until Ctrl-C
 
 test: setup ## Run every test
 	@$(BIN)/python -m pytest
+
+faults: setup ## Kill and stop runners, projectors and brokers, and look at what is left
+	@$(BIN)/python -m pytest tests/faults
 
 lint: setup ## Check style, types and the direction of imports
 	@$(BIN)/ruff check .
