@@ -103,8 +103,8 @@ class WorkQueue(Protocol):
         """Yield what open fetches have locked meanwhile; call it again and again while nothing can be taken."""
         ...
 
-    def accept(self, work: Work) -> bool:
-        """Finish a work for every consumer; False if its lock had lapsed, so that it may be delivered again."""
+    def accept(self, work: Work) -> None:
+        """Finish a work for every consumer; not waited for: a lock that lapses first delivers it again."""
         ...
 
     def release(self, work: Work) -> None:

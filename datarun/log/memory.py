@@ -92,10 +92,9 @@ class MemoryWorkQueue:
         """Nothing is ever in flight."""
         return iter(())
 
-    def accept(self, work: Work) -> bool:
+    def accept(self, work: Work) -> None:
         """Finish a work for every consumer."""
         self._held.remove(work)
-        return True
 
     def release(self, work: Work) -> None:
         """Give a work back; another consumer gets it at once."""

@@ -6,9 +6,11 @@ librdkafka's ShareConsumer is a preview, so no guarantee rests on it: leases, de
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
+from itertools import chain
 
 import structlog
 from confluent_kafka import AcknowledgeType, IllegalStateException, KafkaException, Message, ShareConsumer
@@ -23,7 +25,7 @@ FETCH_SECONDS = 0.02
 """How long a poll waits that must fetch first, measured: p50 2 ms, p95 7 ms. An open fetch answers without waiting."""
 SEEN_SECONDS = 0.1
 """The same for a queue whose work was drained a moment ago: it is there, unless another consumer has it by now."""
-COMMIT_SECONDS = 10.0
+APPEND_SECONDS = 10.0
 FETCH_WAIT_MS = 100
 REQUEUE_AT = int(SHARE_GROUP_CONFIG["share.delivery.count.limit"]) - 2
 """Releasing a record this often delivered would soon archive it unread; it is appended anew instead."""
@@ -42,7 +44,7 @@ class KafkaWorkQueue:
         self._fetching: set[str] = set()
         self._seen: set[str] = set()
         self._consumers = {
-            name: _consumer(bootstrap, catalogue.full_name(topic), catalogue.share_group(topic))
+            name: _consumer(bootstrap, name, catalogue.full_name(topic), catalogue.share_group(topic))
             for name, topic in queues
         }
 
@@ -74,10 +76,10 @@ class KafkaWorkQueue:
                 self._seen.add(name)
                 yield work
 
-    def accept(self, work: Work) -> bool:
-        """Finish a work for every consumer; False if its lock had lapsed, so that it may be delivered again."""
+    def accept(self, work: Work) -> None:
+        """Finish a work for every consumer; sent at once and not waited for, so it may yet be delivered again."""
         self._held.discard(work.queue)
-        return self._acknowledge(work.queue, [(work, AcknowledgeType.ACCEPT)])
+        self._acknowledge(work.queue, [(work, AcknowledgeType.ACCEPT)])
 
     def release(self, work: Work) -> None:
         """Give a work back; near the delivery limit it is appended anew and this copy accepted, so none is archived."""
@@ -133,25 +135,22 @@ class KafkaWorkQueue:
     def _requeue(self, name: str, works: Sequence[Work]) -> None:
         """Append works anew, each alone in its batch, and accept the old copies; release those that the log refuses."""
         copies = [(work, self._log.append(_copy(work))) for work in works]
-        deadline = time.monotonic() + COMMIT_SECONDS
+        deadline = time.monotonic() + APPEND_SECONDS
         kinds = {True: AcknowledgeType.ACCEPT, False: AcknowledgeType.RELEASE}
         self._acknowledge(name, [(work, kinds[_is_appended(copy, deadline)]) for work, copy in copies])
 
-    def _acknowledge(self, name: str, works: Sequence[tuple[Work, AcknowledgeType]]) -> bool:
+    def _acknowledge(self, name: str, works: Sequence[tuple[Work, AcknowledgeType]]) -> None:
         consumer = self._consumers[name]
         try:
             for work, kind in works:
                 consumer.acknowledge(_message(work), kind)
-            failures: list[Exception] = [error for error in consumer.commit_sync(COMMIT_SECONDS).values() if error]
+            # The broker takes a millisecond or two to store it, which nobody needs to wait for.
+            consumer.commit_async()
         except (KafkaException, IllegalStateException) as error:
-            failures = [error]
-        if failures:
-            offset = works[0][0].record.offset
-            log.warning("queue.not_acknowledged", queue=name, offset=offset, error=str(failures[0]))
-        return not failures
+            _say_failed(name, [work.record.offset for work, _ in works], error)
 
 
-def _consumer(bootstrap: str, topic: str, group: str) -> ShareConsumer:
+def _consumer(bootstrap: str, name: str, topic: str, group: str) -> ShareConsumer:
     consumer = ShareConsumer(
         {
             "bootstrap.servers": bootstrap,
@@ -164,8 +163,18 @@ def _consumer(bootstrap: str, topic: str, group: str) -> ShareConsumer:
             "log_level": 2,
         }
     )
+    consumer.set_acknowledgement_commit_callback(partial(_say_answered, name))
     consumer.subscribe([topic])
     return consumer
+
+
+def _say_answered(queue: str, offsets: Mapping[object, Collection[int]], error: KafkaException | None) -> None:
+    if error is not None:
+        _say_failed(queue, sorted(chain.from_iterable(offsets.values())), error)
+
+
+def _say_failed(queue: str, offsets: Sequence[int], error: Exception) -> None:
+    log.warning("queue.not_acknowledged", queue=queue, offsets=offsets, error=str(error))
 
 
 def _copy(work: Work) -> Record:

@@ -19,7 +19,7 @@ import structlog
 from datarun import envelope
 from datarun.crashes import crash_point
 from datarun.errors import LogUnavailable, Rejected, Retryable
-from datarun.events import FoldRequested, FoldStarted, RunningFold, SplitRequested
+from datarun.events import FoldFailed, FoldRequested, FoldStarted, FoldTested, RunningFold, SplitRequested
 from datarun.log import Work, WorkQueue
 from datarun.topics import Catalogue
 from services.runner.admission import Admission, Unconditional
@@ -188,7 +188,9 @@ class Service:
     def _run_fold(self, run: FoldRun) -> None:
         logger = log.bind(**run.named.model_dump())
         try:
-            if self.worker.run_fold(run):
+            result = self._result(run)
+            if result is not None:
+                self.worker.tell(run, result)
                 logger.info("fold.done")
         except Retryable as error:
             # No result: heartbeats stop naming the fold and the reaper requests it again.
@@ -197,6 +199,12 @@ class Service:
             logger.exception("fold.given_back")
         finally:
             self.holdings.remove(run)
+
+    def _result(self, run: FoldRun) -> FoldTested | FoldFailed | None:
+        try:
+            return self.worker.run_fold(run)
+        finally:
+            # The next one need not wait until the log has this result.
             self._slots.vacate()
 
     def _begin_split(self, run: SplitRun) -> None:

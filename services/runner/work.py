@@ -54,10 +54,10 @@ class Worker:
     publisher: Publisher
     identity: Identity
 
-    def run_fold(self, run: FoldRun) -> bool:
-        """Run one delivery of a fold and append its result; raises Retryable for a platform fault.
+    def run_fold(self, run: FoldRun) -> FoldTested | FoldFailed | None:
+        """Run one delivery and return its result, whose blobs are stored; raises Retryable for a platform fault.
 
-        False, and nothing appended, if somebody else has said meanwhile how the run ended.
+        None if somebody else has said meanwhile how the run ended; else nobody but `tell` says it.
         """
         request, record = run.request, run.record
 
@@ -79,14 +79,15 @@ class Worker:
         if isinstance(outcome, Failed) and outcome.cause is Cause.CANCELLED:
             # Whoever had it killed has told, or tells, what became of it.
             log.info("fold.killed", **run.named.model_dump())
-            return False
+            return None
         event = self._result(request, outcome)
-        if not run.claim():
-            return False
+        return event if run.claim() else None
+
+    def tell(self, run: FoldRun, result: FoldTested | FoldFailed) -> None:
+        """Append a result and return when the log has it."""
         crash_point("runner.before_result")
-        self.publisher.append_surely(event, cause=record)
+        self.publisher.append_surely(result, cause=run.record)
         crash_point("runner.after_result")
-        return True
 
     def run_split(self, run: SplitRun) -> bool:
         """Split a dataset and append the result, or not, as for a fold; raises Retryable for a platform fault."""

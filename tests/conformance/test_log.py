@@ -169,7 +169,7 @@ def test_work_is_taken_once_and_in_order(system):
     for index in range(10):
         queue = queues[index % 2]
         work = take(queue)
-        assert queue.accept(work)
+        queue.accept(work)
         seen.append(int(work.record.value))
     assert sorted(seen) == list(range(10))
     for queue in queues:
@@ -227,7 +227,8 @@ def test_a_batch_of_many_is_worked_off_by_many_and_nothing_of_it_is_lost(system)
             got = take(queue, 1)
             if got is not None and next(releases[got.record.value], None) is not None:
                 queue.release(got)
-            elif got is not None and queue.accept(got):
+            elif got is not None:
+                queue.accept(got)
                 accepted.append(got.record.value)
 
     queues = [system.queue() for _ in range(3)]
@@ -262,7 +263,7 @@ def test_work_released_without_end_is_never_lost(system):
         is_again = work.delivery_count > 1 or REQUEUED in dict(work.record.headers)
         assert is_again == (number > 0)
         queue.release(work)
-    assert queue.accept(take(queue))
+    queue.accept(take(queue))
     queue.close()
 
 

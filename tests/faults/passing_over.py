@@ -47,5 +47,5 @@ def _lose_first(system: System) -> None:
     queue = KafkaWorkQueue(installation.kafka, queues, catalogue=catalogue, event_log=system.log)
     taken = []
     wait_until(lambda: taken or taken.extend(filter(None, [queue.take()])), ENDED_SECONDS, "the first record")
-    assert queue.accept(taken[0])
+    queue.accept(taken[0])
     queue.close()

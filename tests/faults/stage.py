@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from tests.faults.system import System, running_system
 
-ENDED_SECONDS = 100.0
+ENDED_SECONDS = 150.0
 """So long an episode waits before it calls something stuck; whether it came soon enough is for its test to say."""
 
 
