@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 
-FILTERED, ISOLATED, ACCOUNTED = 2, 3, 4
+LIMITED, FILTERED, ISOLATED, ACCOUNTED = 1, 2, 3, 4
 
 PROLOGUE = """
 import ctypes, ctypes.util, errno, fcntl, glob, json, mmap, os, resource, signal, socket, stat, struct, sys, time
@@ -23,7 +23,7 @@ def call(function, *arguments):
     result, error = function(*arguments), ctypes.get_errno()
     if result >= 0:
         return result or 'done'
-    if error in (errno.EPERM, errno.EACCES):
+    if error in (errno.EPERM, errno.EACCES, errno.ENOSYS):
         raise OSError(error, os.strerror(error))
     return 'the kernel looked into it: ' + os.strerror(error)
 
@@ -132,14 +132,16 @@ FILES = {
     "a symbolic link out of the box": Attack(
         "os.symlink(T['blob'], 'blob'); os.symlink('/', 'root')\n" + reads("'blob'", "'root/etc/passwd'")
     ),
-    "a device of one's own": Attack("os.mknod('mem', stat.S_IFCHR | 0o600, os.makedev(1, 1)); return 'made'"),
-    "giving a file away": Attack("Path('x').touch(); os.chown('x', 12345, 12345); return 'given'"),
+    "a device of one's own": Attack("os.mknod('mem', stat.S_IFCHR | 0o600, os.makedev(1, 1)); return 'made'", LIMITED),
+    "giving a file away": Attack("Path('x').touch(); os.chown('x', 12345, 12345); return 'given'", LIMITED),
     "a handle of a file": Attack(
         "return syscall(303, 264, -100, b'/usr', ctypes.create_string_buffer(struct.pack('Ii', 128, 0) + bytes(128)), "
         "ctypes.byref(ctypes.c_int()), 0)"
     ),
-    "descriptors left open": Attack("return attempt_all(os.fstat, range(4, 200))"),
-    "secrets in the environment": Attack("return [name for name in os.environ if name.startswith(('DATARUN', 'PG'))]"),
+    "descriptors left open": Attack("return attempt_all(os.fstat, range(4, 200))", LIMITED),
+    "secrets in the environment": Attack(
+        "return [name for name in os.environ if name.startswith(('DATARUN', 'PG'))]", LIMITED
+    ),
 }
 NETWORK = {
     "TCP to a server": Attack(opens_socket("socket.AF_INET", "s.connect(('127.0.0.1', T['tcp'])); return s")),
@@ -153,7 +155,7 @@ NETWORK = {
     ),
     "netlink": Attack(opens_socket("socket.AF_NETLINK, socket.SOCK_RAW")),
     "vsock": Attack(opens_socket("40, socket.SOCK_STREAM")),
-    "raw packets": Attack(opens_socket("socket.AF_PACKET, socket.SOCK_RAW")),
+    "raw packets": Attack(opens_socket("socket.AF_PACKET, socket.SOCK_RAW"), LIMITED),
     "the kernel's ciphers": Attack(opens_socket("38, socket.SOCK_SEQPACKET")),
 }
 PROCESSES = {
@@ -201,15 +203,15 @@ PROCESSES = {
         """,
         needs="own_uid",
     ),
-    "more memory than allowed": Attack("return len(np.ones(6 << 27))"),
+    "more memory than allowed": Attack("return len(np.ones(6 << 27))", LIMITED),
     "a thousand files of a megabyte": Attack(
         "[Path(f'f{n}').write_bytes(bytes(1 << 20)) for n in range(100)]; return 'written'", ISOLATED
     ),
-    "a large file": Attack("signal.signal(25, signal.SIG_IGN); return Path('f').write_bytes(bytes(64 << 20))"),
+    "a large file": Attack("signal.signal(25, signal.SIG_IGN); return Path('f').write_bytes(bytes(64 << 20))", LIMITED),
 }
 KERNEL = {
     "a user namespace": Attack("return call(libc.unshare, 0x10000000)"),
-    "a mount namespace": Attack("return call(libc.unshare, 0x20000)"),
+    "a mount namespace": Attack("return call(libc.unshare, 0x20000)", LIMITED),
     "a clone into a user namespace": Attack(
         """
         pid = syscall(56, 220, 0x10000000 | 17, 0, 0, 0, 0)
@@ -217,11 +219,11 @@ KERNEL = {
         return pid
         """
     ),
-    "entering a namespace": Attack("return call(libc.setns, os.open('/proc/self/ns/net', os.O_RDONLY), 0)"),
-    "a mount": Attack("return call(libc.mount, b'none', str(BOX).encode(), b'tmpfs', 0, None)"),
-    "an unmount": Attack("return call(libc.umount2, str(BOX).encode(), 2)"),
-    "the new mount interface": Attack("return syscall(430, 430, b'tmpfs', 0)"),
-    "another root": Attack("os.chroot('.'); return 'changed'"),
+    "entering a namespace": Attack("return call(libc.setns, os.open('/proc/self/ns/net', os.O_RDONLY), 0)", LIMITED),
+    "a mount": Attack("return call(libc.mount, b'none', str(BOX).encode(), b'tmpfs', 0, None)", LIMITED),
+    "an unmount": Attack("return call(libc.umount2, str(BOX).encode(), 2)", LIMITED),
+    "the new mount interface": Attack("return syscall(430, 430, b'tmpfs', 0)", LIMITED),
+    "another root": Attack("os.chroot('.'); return 'changed'", LIMITED),
     "the key rings": Attack("return syscall(250, 219, 0, -3, 1)"),
     "a new key": Attack("return syscall(248, 217, b'user', b'datarun', b'x', 1, -3)"),
     "io_uring": Attack("return syscall(425, 425, 4, ctypes.create_string_buffer(256))"),
@@ -255,10 +257,10 @@ KERNEL = {
         """
     ),
     "another execution domain": Attack("return call(libc.personality, 0x0040000)"),
-    "the kernel's log": Attack("return call(libc.klogctl, 3, ctypes.create_string_buffer(100), 100)"),
-    "the clock": Attack("time.clock_settime(0, time.time()); return 'set'"),
-    "the host's name": Attack("return call(libc.sethostname, b'x', 1)"),
-    "another user": Attack("os.setuid(os.getuid() + 1); return 'changed'"),
+    "the kernel's log": Attack("return call(libc.klogctl, 3, ctypes.create_string_buffer(100), 100)", LIMITED),
+    "the clock": Attack("time.clock_settime(0, time.time()); return 'set'", LIMITED),
+    "the host's name": Attack("return call(libc.sethostname, b'x', 1)", LIMITED),
+    "another user": Attack("os.setuid(os.getuid() + 1); return 'changed'", LIMITED),
     "a call of x32": Attack("return libc.syscall(0x40000000 | 39)", kills=True, needs="x86_64"),
     "a call of i386": Attack(
         """
@@ -319,7 +321,8 @@ RESOURCES = {
     ),
     "mounting the control groups": Attack(
         "return call(libc.mount, b'none', str(BOX).encode(), b'cgroup', 0, b'memory') "
-        "or call(libc.mount, b'none', str(BOX).encode(), b'cgroup2', 0, None)"
+        "or call(libc.mount, b'none', str(BOX).encode(), b'cgroup2', 0, None)",
+        LIMITED,
     ),
     "a raised limit": Attack(
         """
@@ -328,7 +331,8 @@ RESOURCES = {
         except ValueError as error:
             raise OSError(str(error))
         return 'raised'
-        """
+        """,
+        LIMITED,
     ),
     "threads without end": Attack(
         """
@@ -343,4 +347,84 @@ RESOURCES = {
         ACCOUNTED,
     ),
 }
-ATTACKS = FILES | NETWORK | PROCESSES | KERNEL | RESOURCES
+PRIVILEGES = {
+    "a module for the kernel": Attack("return syscall(175, 105, b'', 0, b'')", LIMITED),
+    "another kernel": Attack("return syscall(246, 104, 0, 0, 0, 0)", LIMITED),
+    "a swap file": Attack("return call(libc.swapon, b'x', 0)", LIMITED),
+    "a restart of the machine": Attack("return syscall(169, 142, 0, 0, 0, 0)", LIMITED),
+    "accounts of all processes": Attack("return call(libc.acct, b'x')", LIMITED),
+    "hanging up the terminal": Attack("return call(libc.vhangup)", LIMITED),
+    "a pivot of the root": Attack("return syscall(155, 41, b'.', b'.')", LIMITED),
+    "opening a file by its handle": Attack(
+        "return syscall(304, 265, -100, ctypes.create_string_buffer(struct.pack('Ii', 8, 1) + bytes(8)), 0)", LIMITED
+    ),
+    "hearing of every opened file": Attack("return syscall(300, 262, 4, 0)", LIMITED),
+    "other groups": Attack("os.setgroups([0, 1]); return 'changed'", LIMITED),
+    "another group": Attack("os.setgid(os.getgid() + 1); return 'changed'", LIMITED),
+    "another user for files": Attack("libc.setfsuid(12345); return libc.setfsuid(-1) == 12345", LIMITED),
+    "capabilities again": Attack(
+        """
+        head = ctypes.create_string_buffer(struct.pack('Ii', 0x20080522, 0))
+        return syscall(126, 91, head, ctypes.create_string_buffer(struct.pack('6I', 1 << 21, 1 << 21, 0, 0, 0, 0)))
+        """,
+        LIMITED,
+    ),
+    "ambient capabilities": Attack("return call(libc.prctl, 47, 2, 21, 0, 0)", LIMITED),
+    "secure bits": Attack("return call(libc.prctl, 28, 0x2f, 0, 0, 0)", LIMITED),
+    "new privileges": Attack(
+        """
+        if libc.prctl(38, 0, 0, 0, 0) != 0 and libc.prctl(39, 0, 0, 0, 0) == 1:
+            raise OSError('they stay out of reach')
+        return 'to be had'
+        """,
+        LIMITED,
+    ),
+    "capabilities of a file": Attack(
+        """
+        Path('f').touch()
+        os.setxattr('f', 'security.capability', struct.pack('<IIIII', 0x2000001, 1 << 21, 0, 0, 0))
+        return 'set'
+        """,
+        LIMITED,
+    ),
+    "trusted attributes": Attack("Path('f').touch(); os.setxattr('f', 'trusted.x', b'x'); return 'set'", LIMITED),
+    "precedence over others": Attack("os.setpriority(os.PRIO_PROCESS, 0, -5); return 'taken'", LIMITED),
+    "real-time scheduling": Attack(
+        "os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1)); return 'taken'", LIMITED
+    ),
+    "precedence at the disk": Attack("return syscall(251, 30, 1, 0, 1 << 13)", LIMITED),
+    "the calendar": Attack("return call(libc.settimeofday, struct.pack('qq', int(time.time()), 0), None)", LIMITED),
+    "the domain's name": Attack("return call(libc.setdomainname, b'x', 1)", LIMITED),
+    "more open files than allowed": Attack(
+        """
+        copies = []
+        try:
+            for _ in range(100_000):
+                copies.append(os.dup(0))
+        finally:
+            for copy in copies:
+                os.close(copy)
+        return 'opened'
+        """,
+        LIMITED,
+    ),
+    **{
+        f"a raised limit of {what}": Attack(
+            f"""
+            try:
+                resource.setrlimit(resource.{limit}, (1 << 40, 1 << 40))
+            except ValueError as error:
+                raise OSError(str(error))
+            return 'raised'
+            """,
+            LIMITED,
+        )
+        for what, limit in {
+            "a file's size": "RLIMIT_FSIZE",
+            "processes": "RLIMIT_NPROC",
+            "open files": "RLIMIT_NOFILE",
+            "core dumps": "RLIMIT_CORE",
+        }.items()
+    },
+}
+ATTACKS = FILES | NETWORK | PROCESSES | KERNEL | RESOURCES | PRIVILEGES
