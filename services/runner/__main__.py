@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Annotated
 
 import structlog
@@ -39,6 +38,23 @@ from services.runner.execution.sandboxes import ISOLATED, at_least, remedy
 from services.runner.fences import Fences
 from services.runner.heartbeat import Heart, Holdings
 from services.runner.openings import Openings
+from services.runner.options import (
+    CORES,
+    HARD_LIMIT_SECONDS,
+    MEMORY_MIB,
+    BlobsUrl,
+    Directory,
+    GatewayUrl,
+    HardLimit,
+    KafkaServers,
+    Memory,
+    PackageIndex,
+    SandboxMin,
+    SlotCount,
+    SoftLimit,
+    TokenFile,
+    TopicPrefix,
+)
 from services.runner.publisher import Publisher
 from services.runner.service import HANDOVER_SECONDS, Service
 from services.runner.stopping import on_signal
@@ -224,36 +240,27 @@ def describe(
 
 def main(  # noqa: PLR0913 - a command's options are its arguments
     *,
-    directory: Annotated[Path, typer.Option("--dir", help="Folder of a running `datarun up`.")] = DEFAULT_DIR,
-    kafka: Annotated[str | None, typer.Option(help="Kafka's host:port.")] = None,
-    blobs: Annotated[str | None, typer.Option(help="URL of the blob store; without one, the gateway's.")] = None,
-    topic_prefix: Annotated[str | None, typer.Option(help="Prefix of the topics' names.")] = None,
-    gateway: Annotated[str | None, typer.Option(metavar="URL", help="The gateway's URL.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File of the token this runner has at the gateway.")] = None,
+    directory: Directory = DEFAULT_DIR,
+    kafka: KafkaServers = None,
+    blobs: BlobsUrl = None,
+    topic_prefix: TopicPrefix = None,
+    gateway: GatewayUrl = None,
+    token_file: TokenFile = None,
     queues: Annotated[
         str, typer.Option(callback=_checked_queues, help="Queues to take work from; high first, low one start in 8.")
     ] = "H,L,data",
-    slots: Annotated[int, typer.Option(min=1, max=256, help="Works at once; default: cores.")] = os.cpu_count() or 1,
-    hard_limit: Annotated[float, typer.Option(min=1, help="Seconds after which a fold is killed.")] = 3600.0,
-    soft_limit: Annotated[
-        float | None,
-        typer.Option(min=1, help="Seconds after which a fold is interrupted; default: nine tenths of the hard limit."),
-    ] = None,
-    memory: Annotated[int, typer.Option(min=256, help="MiB a fold may use.")] = 4096,
+    slots: SlotCount = CORES,
+    hard_limit: HardLimit = HARD_LIMIT_SECONDS,
+    soft_limit: SoftLimit = None,
+    memory: Memory = MEMORY_MIB,
     grace: Annotated[
         float, typer.Option(min=0, max=86_400, help="Seconds running folds get at SIGTERM before others run them.")
     ] = 8.0,
-    sandbox_min: Annotated[
-        int,
-        typer.Option(min=0, max=4, envvar="DATARUN_SANDBOX_MIN", help="Sandbox level below which not to start."),
-    ] = ISOLATED,
+    sandbox_min: SandboxMin = ISOLATED,
     blob_cache_mib: Annotated[
         int, typer.Option(min=0, help="MiB of blobs to keep that came from the gateway.")
     ] = CACHE_MIB,
-    package_index: Annotated[
-        str | None,
-        typer.Option(envvar="DATARUN_PACKAGE_INDEX", help="URL or folder of wheels that packages are installed from."),
-    ] = None,
+    package_index: PackageIndex = None,
 ) -> None:
     """Run a runner in the foreground; `datarun runner install` and `datarun runner packages` have their own help."""
     configure_logging("runner")

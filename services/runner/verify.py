@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -34,6 +33,23 @@ from services.runner.environments.installer import UvInstaller
 from services.runner.environments.shelf import Shelf
 from services.runner.execution import Executor, Limits, SandboxRefused
 from services.runner.execution.sandboxes import ISOLATED, at_least, remedy
+from services.runner.options import (
+    CORES,
+    HARD_LIMIT_SECONDS,
+    MEMORY_MIB,
+    BlobsUrl,
+    Directory,
+    GatewayUrl,
+    HardLimit,
+    KafkaServers,
+    Memory,
+    PackageIndex,
+    SandboxMin,
+    SlotCount,
+    SoftLimit,
+    TokenFile,
+    TopicPrefix,
+)
 from services.runner.publisher import Publisher
 from services.runner.tested import TestedFold, Wanted, find
 from services.runner.verdicts import Exit, Tally, lines
@@ -85,7 +101,7 @@ def run(settings: Settings, wanted: Wanted, options: Options, console: Console) 
 def _verifier(settings: Settings, options: Options, event_log: KafkaLog) -> Iterator[Verifier]:
     """Start an executor as a runner's, in a folder of its own."""
     verifier_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-    work_folder = settings.directory / "verifier" / verifier_id
+    work_folder = settings.directory.absolute() / "verifier" / verifier_id
     cache_folder = settings.directory / "blob-cache"
     blobs = blobs_of(settings, cache_folder=cache_folder, cache_mib=CACHE_MIB)
     plans = at_least(options.sandbox_min)
@@ -148,27 +164,18 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
     sample: Annotated[int | None, typer.Option(min=1, help="So many of them, chosen by chance.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every tested fold.")] = False,
     show_provenance: Annotated[bool, typer.Option("--provenance", help="Print what each fold came from.")] = False,
-    directory: Annotated[Path, typer.Option("--dir", help="Folder of a running `datarun up`.")] = DEFAULT_DIR,
-    kafka: Annotated[str | None, typer.Option(help="Kafka's host:port.")] = None,
-    blobs: Annotated[str | None, typer.Option(help="URL of the blob store; without one, the gateway's.")] = None,
-    gateway: Annotated[str | None, typer.Option(metavar="URL", help="The gateway's URL.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="File of a runner's token at the gateway.")] = None,
-    topic_prefix: Annotated[str | None, typer.Option(help="Prefix of the topics' names.")] = None,
-    slots: Annotated[int, typer.Option(min=1, max=256, help="Folds at once; default: cores.")] = os.cpu_count() or 1,
-    hard_limit: Annotated[float, typer.Option(min=1, help="Seconds after which a fold is killed.")] = 3600.0,
-    soft_limit: Annotated[
-        float | None,
-        typer.Option(min=1, help="Seconds after which a fold is interrupted; default: nine tenths of the hard limit."),
-    ] = None,
-    memory: Annotated[int, typer.Option(min=256, help="MiB a fold may use.")] = 4096,
-    sandbox_min: Annotated[
-        int,
-        typer.Option(min=0, max=4, envvar="DATARUN_SANDBOX_MIN", help="Sandbox level below which not to start."),
-    ] = ISOLATED,
-    package_index: Annotated[
-        str | None,
-        typer.Option(envvar="DATARUN_PACKAGE_INDEX", help="URL or folder of wheels that packages are installed from."),
-    ] = None,
+    directory: Directory = DEFAULT_DIR,
+    kafka: KafkaServers = None,
+    blobs: BlobsUrl = None,
+    gateway: GatewayUrl = None,
+    token_file: TokenFile = None,
+    topic_prefix: TopicPrefix = None,
+    slots: SlotCount = CORES,
+    hard_limit: HardLimit = HARD_LIMIT_SECONDS,
+    soft_limit: SoftLimit = None,
+    memory: Memory = MEMORY_MIB,
+    sandbox_min: SandboxMin = ISOLATED,
+    package_index: PackageIndex = None,
 ) -> None:
     """Run tested folds again and compare their predictions bit for bit; the log keeps what is found."""
     configure_logging("verify", level="warning")

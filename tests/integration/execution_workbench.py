@@ -27,6 +27,9 @@ GOOD = """
             return np.full((len(X), self.classes), 1 / self.classes)
 """
 
+ROWS = 75
+"""The rows of either half of `two_classes`."""
+
 
 class Workbench:
     """An executor with its blobs."""
@@ -98,6 +101,30 @@ class Workbench:
     ) -> Tested | Failed:
         """Run a submission on some rows."""
         return self.executor.run(self.request(dataset, files, train_is), on_trained=on_trained)
+
+
+def two_classes(bench: Workbench) -> Dataset:
+    """A table of two features and two classes, split in halves."""
+    values = np.random.RandomState(0).rand(2 * ROWS, 2).round(6)
+    lines = [f"{a},{b},{int(a > 0.5)}" for a, b in values]
+    raw = ("a,b,target\n" + "\n".join(lines) + "\n").encode()
+    return bench.split(bench.dataset({"raw.csv": raw}, "classifier"), held_out=0.5)
+
+
+def classifier(*, top: str = "", fit: str = "pass", predict: str = "return np.full((len(X), 2), 0.5)") -> str:
+    """A classifier with these lines in its module, its fit and its predict_proba."""
+    return f"""
+import ctypes, os, signal, socket, subprocess, sys, threading, time
+import numpy as np
+{top}
+class Classifier:
+    def fit(self, X, y):
+        self.calls = 0
+        {fit}
+    def predict_proba(self, X):
+        self.calls += 1
+        {predict}
+"""
 
 
 @contextmanager

@@ -7,16 +7,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
 from datarun.events import Cause, Dataset, Fault, FoldRequested, Stage
 from services.runner.execution import Executor, Failed, Limits, Tested
-from tests.integration.execution_workbench import GOOD, Workbench, workbench
+from tests.integration.execution_workbench import GOOD, ROWS, Workbench, classifier, two_classes, workbench
 
 LIMITS = Limits(hard_seconds=4, memory_mib=768, disk_mib=16, processes=48, open_files=128, output_mib=4, log_kib=64)
-ROWS = 75
 LATE_SECONDS = 2.0
 
 
@@ -29,11 +27,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
 
 @pytest.fixture(scope="module")
 def dataset(bench: Workbench) -> Dataset:
-    """A table of two features and two classes, split in halves of 75 rows."""
-    values = np.random.RandomState(0).rand(2 * ROWS, 2).round(6)
-    lines = [f"{a},{b},{int(a > 0.5)}" for a, b in values]
-    raw = ("a,b,target\n" + "\n".join(lines) + "\n").encode()
-    return bench.split(bench.dataset({"raw.csv": raw}, "classifier"), held_out=0.5)
+    """A table of two features and two classes, split in halves."""
+    return two_classes(bench)
 
 
 @pytest.fixture(autouse=True)
@@ -43,22 +38,6 @@ def _the_next_fold_runs(bench: Workbench, dataset: Dataset) -> Iterator[None]:
     outcome = bench.run(dataset, {"classifier.py": GOOD}, range(60))
     assert isinstance(outcome, Tested), outcome
     assert outcome.test.shape == (ROWS, 2)
-
-
-def classifier(*, top: str = "", fit: str = "pass", predict: str = "return np.full((len(X), 2), 0.5)") -> str:
-    """A classifier with these lines in its module, its fit and its predict_proba."""
-    return f"""
-import ctypes, os, signal, socket, subprocess, sys, threading, time
-import numpy as np
-{top}
-class Classifier:
-    def fit(self, X, y):
-        self.calls = 0
-        {fit}
-    def predict_proba(self, X):
-        self.calls += 1
-        {predict}
-"""
 
 
 def fail(bench: Workbench, dataset: Dataset, code: str) -> Failed:

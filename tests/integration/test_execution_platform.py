@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
@@ -19,23 +18,14 @@ from datarun.errors import Retryable
 from datarun.events import Cause, Dataset, FoldRequested, Sandbox
 from services.runner.execution import Executor, Failed, Limits, SandboxRefused, Tested
 from services.runner.execution.sandboxes import Plan, at_least
-from tests.integration.execution_workbench import GOOD, Workbench, workbench
+from tests.integration.execution_workbench import GOOD, Workbench, two_classes, workbench
 
 LIMITS = Limits(hard_seconds=6, memory_mib=1024)
-ROWS = 75
 SLOW = """
 import numpy as np, time
 class Classifier:
     def fit(self, X, y): time.sleep(1000)
 """
-
-
-def table(bench: Workbench) -> Dataset:
-    """A table of two features and two classes, split in halves."""
-    values = np.random.RandomState(0).rand(2 * ROWS, 2).round(6)
-    lines = [f"{a},{b},{int(a > 0.5)}" for a, b in values]
-    raw = ("a,b,target\n" + "\n".join(lines) + "\n").encode()
-    return bench.split(bench.dataset({"raw.csv": raw}, "classifier"), held_out=0.5)
 
 
 @pytest.fixture
@@ -78,7 +68,7 @@ class Classifier:
 
 def test_the_same_submission_draws_the_same_numbers(bench: Workbench) -> None:
     """Both random states are the same in every process, so that a fold can be repeated bit by bit."""
-    data = table(bench)
+    data = two_classes(bench)
     first, second = (bench.run(data, {"classifier.py": DRAWING}, range(60)) for _ in range(2))
     assert isinstance(first, Tested)
     assert isinstance(second, Tested)
@@ -105,7 +95,7 @@ class Running(threading.Thread):
 @pytest.mark.parametrize("which", ["launcher", "first process"])
 def test_a_killed_zygote_costs_the_running_fold_only(bench: Workbench, which: str) -> None:
     """The fold that ran may be tried again; its process is gone; the next fold has a new zygote."""
-    dataset = table(bench)
+    dataset = two_classes(bench)
     fold = Running(bench.executor, bench.request(dataset, {"classifier.py": SLOW}, range(60)))
     fold.start()
     time.sleep(0.7)
@@ -132,7 +122,7 @@ def test_the_work_folder_may_be_relative(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_zygote_that_stands_still_is_replaced(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would never fork again, and every fold after it would be called lost."""
     monkeypatch.setattr("services.runner.execution.box.START_SECONDS", 1.0)
-    dataset = table(bench)
+    dataset = two_classes(bench)
     stopped = [process for process in programs("entry") if process.name() == "datarun-zygote"]
     for process in stopped:
         process.suspend()
@@ -145,7 +135,7 @@ def test_a_zygote_that_stands_still_is_replaced(bench: Workbench, monkeypatch: p
 
 def test_a_zygote_killed_between_folds_costs_nothing(bench: Workbench) -> None:
     """Nobody notices a zygote that dies while nothing runs."""
-    dataset = table(bench)
+    dataset = two_classes(bench)
     for process in programs("entry"):
         process.kill()
     assert_runs(bench, dataset)
@@ -153,7 +143,7 @@ def test_a_zygote_killed_between_folds_costs_nothing(bench: Workbench) -> None:
 
 def test_a_killed_loader_is_replaced(bench: Workbench) -> None:
     """The loader is started again, and knows the data again, when the next fold needs it."""
-    dataset = table(bench)
+    dataset = two_classes(bench)
     assert_runs(bench, dataset)
     (loader,) = programs("loader")
     loader.kill()
@@ -167,7 +157,7 @@ def test_a_killed_loader_is_replaced(bench: Workbench) -> None:
 
 def test_a_loader_that_dies_over_a_request_is_the_platforms_fault(bench: Workbench) -> None:
     """A fold whose loader is killed while it is asked may be tried again."""
-    dataset = table(bench)
+    dataset = two_classes(bench)
     (loader,) = programs("loader")
     loader.send_signal(signal.SIGSTOP)
     fold = Running(bench.executor, bench.request(dataset, {"classifier.py": GOOD}, range(60)))
@@ -184,7 +174,7 @@ def test_closing_leaves_nothing(tmp_path: Path) -> None:
     files = open_files()
     before = psutil.Process().children(recursive=True)
     with workbench(tmp_path, LIMITS) as bench:
-        request = bench.request(table(bench), {"classifier.py": SLOW}, range(60))
+        request = bench.request(two_classes(bench), {"classifier.py": SLOW}, range(60))
         fold = Running(bench.executor, request)
         fold.start()
         time.sleep(0.5)
@@ -264,7 +254,7 @@ def test_less_isolation_still_runs_and_cleans_up(tmp_path: Path, name: str) -> N
         assert sandbox.level == PLANS[name].level
         assert ("user_namespace" in sandbox.mechanisms) == (PLANS[name].namespaces == "user")
         assert "own_uid" not in sandbox.mechanisms
-        dataset = table(bench)
+        dataset = two_classes(bench)
         assert_runs(bench, dataset)
         failed = bench.run(dataset, {"classifier.py": DAEMON.replace("NAME", name_of_daemon)}, range(60))
         assert isinstance(failed, Failed)
@@ -287,7 +277,7 @@ def test_a_plan_that_cannot_be_had_is_not_claimed(tmp_path: Path, impossible: Pl
     bench.executor = Executor(blobs=bench.blobs, limits=LIMITS, slots=1, work_folder=tmp_path / "work", plans=plans)
     try:
         assert "own_root" not in bench.executor.start().mechanisms
-        assert_runs(bench, table(bench))
+        assert_runs(bench, two_classes(bench))
     finally:
         bench.executor.close()
 
@@ -374,7 +364,7 @@ class Classifier:
         print(os.getuid() >= 60000, os.getgroups())
         raise ValueError
 """
-    failed = bench.run(table(bench), {"classifier.py": code}, range(60))
+    failed = bench.run(two_classes(bench), {"classifier.py": code}, range(60))
     assert isinstance(failed, Failed)
     lines = failed.log.splitlines()
     assert lines[:4] == ["[]", "True", "closed", "Operation not permitted"]

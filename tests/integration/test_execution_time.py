@@ -5,17 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-import numpy as np
 import psutil
 import pytest
 
 from datarun.errors import DatarunError
 from datarun.events import Cause, Dataset, Fault, Stage
 from services.runner.execution import Failed, Limits, Tested
-from tests.integration.execution_workbench import GOOD, Workbench, workbench
+from tests.integration.execution_workbench import GOOD, Workbench, classifier, two_classes, workbench
 
 LIMITS = Limits(soft_seconds=1, hard_seconds=3, memory_mib=768, disk_mib=16)
-ROWS = 75
 LATE_SECONDS = 1.0
 
 
@@ -28,11 +26,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workbench]:
 
 @pytest.fixture(scope="module")
 def dataset(bench: Workbench) -> Dataset:
-    """A table of two features and two classes, split in halves of 75 rows."""
-    values = np.random.RandomState(0).rand(2 * ROWS, 2).round(6)
-    lines = [f"{a},{b},{int(a > 0.5)}" for a, b in values]
-    raw = ("a,b,target\n" + "\n".join(lines) + "\n").encode()
-    return bench.split(bench.dataset({"raw.csv": raw}, "classifier"), held_out=0.5)
+    """A table of two features and two classes, split in halves."""
+    return two_classes(bench)
 
 
 @pytest.fixture(autouse=True)
@@ -41,22 +36,6 @@ def _the_next_fold_runs(bench: Workbench, dataset: Dataset) -> Iterator[None]:
     yield
     outcome = bench.run(dataset, {"classifier.py": GOOD}, range(60))
     assert isinstance(outcome, Tested), outcome
-
-
-def classifier(*, top: str = "", fit: str = "pass", predict: str = "return np.full((len(X), 2), 0.5)") -> str:
-    """A classifier with these lines in its module, its fit and its predict_proba."""
-    return f"""
-import ctypes, os, signal, sys, threading, time
-import numpy as np
-{top}
-class Classifier:
-    def fit(self, X, y):
-        self.calls = 0
-        {fit}
-    def predict_proba(self, X):
-        self.calls += 1
-        {predict}
-"""
 
 
 def run(bench: Workbench, dataset: Dataset, code: str) -> tuple[Tested | Failed, float]:
