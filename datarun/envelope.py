@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -17,14 +17,12 @@ from datarun.errors import Misrouted, SchemaMismatch, Undecodable, UnknownType, 
 from datarun.events import EVENT_TYPES, Event
 from datarun.log import Record
 from datarun.topics import Catalogue, Kind, topic_of
+from datarun.upcasters import UPCASTERS
 
 Headers = Iterable[tuple[str, bytes | None]]
-Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 _TYPES: dict[bytes, type[Event]] = {cls.type_name().encode(): cls for cls in EVENT_TYPES}
 _LATEST: dict[str, int] = {cls.__name__: cls.version for cls in EVENT_TYPES}
-UPCASTERS: dict[str, Upcaster] = {}
-"""Old wire type -> a pure function from its JSON object to the next version's."""
 
 
 @dataclass(frozen=True, slots=True)

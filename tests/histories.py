@@ -40,6 +40,7 @@ from datarun.events import (
     SplitFailed,
     SplitRequested,
     Stage,
+    StandardSplit,
 )
 from datarun.log import StoredRecord, TopicPartition
 from datarun.projection import columns
@@ -237,7 +238,9 @@ def _data_events(place: tuple[int, int, int, int], kind: int) -> Event:
             uploaded_by="somebody",
         )
     if kind == 1:
-        return SplitRequested(**task, kind="standard", held_out_test=0.5, dataset=told, requested_by="somebody")
+        return SplitRequested(
+            **task, plan=StandardSplit(held_out_test=0.5, random_state=42), dataset=told, requested_by="somebody"
+        )
     if kind == 2:
         split = Split(kind="standard", task_id=f"task {mark}", train=blob(mark), test=blob(mark + 1))
         return DataSplit(**task, split=split, runner_id="runner-1")

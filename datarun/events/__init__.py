@@ -6,7 +6,18 @@ Events carry facts and references to blobs, never arrays, code or secrets. One m
 from __future__ import annotations
 
 from datarun.events.blobs import Blob, NamedBlob
-from datarun.events.data import DataEvent, Dataset, DataSplit, DataUploaded, Split, SplitFailed, SplitRequested
+from datarun.events.data import (
+    CustomSplit,
+    DataEvent,
+    Dataset,
+    DataSplit,
+    DataUploaded,
+    Split,
+    SplitFailed,
+    SplitPlan,
+    SplitRequested,
+    StandardSplit,
+)
 from datarun.events.event import ID_NAMESPACE, Event, Fact
 from datarun.events.failures import Cause, Fault, Stage
 from datarun.events.fields import (
@@ -20,7 +31,9 @@ from datarun.events.fields import (
     Ordinal,
     SandboxLevel,
     Seconds,
+    Seed,
     Sha256,
+    Share,
     Text,
 )
 from datarun.events.folds import FoldCancelled, FoldEvent, FoldFenced, FoldRequested, PredictionsFetched, Priority
@@ -44,6 +57,7 @@ __all__ = [
     "Blob",
     "Cause",
     "Count",
+    "CustomSplit",
     "DataEvent",
     "DataSplit",
     "DataUploaded",
@@ -86,11 +100,15 @@ __all__ = [
     "Sandbox",
     "SandboxLevel",
     "Seconds",
+    "Seed",
     "Sha256",
+    "Share",
     "Split",
     "SplitFailed",
+    "SplitPlan",
     "SplitRequested",
     "Stage",
+    "StandardSplit",
     "Text",
 ]
 

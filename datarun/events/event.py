@@ -37,5 +37,6 @@ class Event(Fact):
     @property
     def event_id(self) -> uuid.UUID:
         """The same fact has the same id, so a retried produce is recognisable for ever."""
-        parts = [self.type_name(), *(str(getattr(self, name)) for name in self.identity)]
+        # Always v1: the version a fact is written in does not make it another fact.
+        parts = [f"datarun.{type(self).__name__}.v1", *(str(getattr(self, name)) for name in self.identity)]
         return uuid.uuid5(ID_NAMESPACE, ":".join(parts))

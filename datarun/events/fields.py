@@ -18,6 +18,9 @@ Dimension = Annotated[int, Field(strict=True, ge=0, le=2_147_483_647)]
 Delivery = Annotated[int, Field(strict=True, ge=1, le=32_767)]
 """How often the platform has handed out an attempt; it gives up long before the bound."""
 Ordinal = Annotated[int, Field(strict=True, ge=1, le=2_147_483_647)]
+Seed = Annotated[int, Field(strict=True, ge=0, le=4_294_967_295)]
+"""What numpy's random state is made of."""
+Share = Annotated[float, Field(gt=0, lt=1)]
 SandboxLevel = Annotated[int, Field(ge=0, le=4)]
 Text = Annotated[str, StringConstraints(max_length=200)]
 Log = Annotated[str, StringConstraints(max_length=400_000)]

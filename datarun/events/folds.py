@@ -23,7 +23,9 @@ class FoldEvent(Event):
 
     key_field: ClassVar[str] = "fold_id"
     fold_id: Id
+    """Numbered by the client."""
     attempt: Ordinal
+    """Which run its user asked for; each `force` adds one."""
 
 
 class FoldRequested(FoldEvent):
@@ -31,16 +33,23 @@ class FoldRequested(FoldEvent):
 
     identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt", "delivery")
     delivery: Delivery = 1
+    """The platform's own repetition of the attempt, after a runner was lost or stopped."""
     handed_back: Count = 0
     """How many earlier deliveries a stopping runner gave back; they do not count against the fold."""
     submission_id: Id
     submission_version: Ordinal = 1
+    """Raised when the files of a known submission are replaced."""
     priority: Priority
     dataset: Dataset
+    """All that a runner needs to know of it; its split, or why it has none."""
     files: tuple[NamedBlob, ...]
+    """Of the submission."""
     train_is: Blob
+    """The rows of the train part to fit on: 64-bit little-endian integers, from 0."""
     test_is: Blob
+    """The rows left out, in the same form."""
     task_id: Text
+    """What its user was told to recognise it by."""
     requested_by: Text
 
 
@@ -66,4 +75,5 @@ class PredictionsFetched(FoldEvent):
 
     identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt", "fetch_id")
     fetch_id: Text
+    """One answer of the gateway."""
     fetched_by: Text

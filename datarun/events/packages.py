@@ -15,6 +15,7 @@ class EnvironmentEvent(Event):
     environment: EnvironmentName
     request_id: Text
     requirement: Text
+    """A name with versions, such as lightgbm>=4."""
 
 
 class PackageRequested(EnvironmentEvent):

@@ -26,13 +26,16 @@ class RunnerHeartbeat(Event):
     identity: ClassVar[tuple[str, ...]] = ("runner_id", "sequence")
     runner_id: Text
     sequence: Count
+    """Grows with each heartbeat of a runner."""
     host: Text
     pid: Count
     queues: tuple[Text, ...]
     slots: Count
     running: tuple[RunningFold, ...] = ()
     splitting: tuple[Id, ...] = ()
+    """The datasets it splits."""
     skipped: Count = 0
+    """Requests it did not start, for they were over or fenced."""
     versions: dict[str, str] = Field(default_factory=dict)
     sandbox: Sandbox
     stopping: bool = False

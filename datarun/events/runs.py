@@ -16,6 +16,7 @@ class RunEvent(FoldEvent):
 
     identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt", "delivery")
     delivery: Delivery
+    """Which delivery of the attempt this is of."""
     submission_id: Id
     raw_data_id: Id
     runner_id: Text
@@ -25,6 +26,7 @@ class FoldStarted(RunEvent):
     """A runner took a fold; it is the runner's while its heartbeats name it."""
 
     lease_seconds: Seconds
+    """How long a silent runner keeps the fold."""
 
 
 class FoldTrained(RunEvent):
@@ -32,6 +34,7 @@ class FoldTrained(RunEvent):
 
     metrics: Metrics
     full_train_predictions: Blob
+    """Of all rows of the train part, float64 in C order."""
     predictions_shape: tuple[Dimension, ...]
     sandbox: Sandbox
 
@@ -41,10 +44,13 @@ class FoldTested(RunEvent):
 
     metrics: Metrics
     full_train_predictions: Blob
+    """Of all rows of the train part, float64 in C order."""
     full_train_shape: tuple[Dimension, ...]
     test_predictions: Blob
+    """Of all rows of the test part, float64 in C order."""
     test_shape: tuple[Dimension, ...]
     log: Log = ""
+    """What the submission printed, head and tail."""
     sandbox: Sandbox
     provenance: Provenance | None = None
 
@@ -56,7 +62,9 @@ class FoldFailed(RunEvent):
     cause: Cause
     fault: Fault
     message: Log
+    """What its user reads."""
     log: Log = ""
+    """What the submission printed, head and tail."""
     metrics: Metrics = Metrics()
     full_train_predictions: Blob | None = None
     full_train_shape: tuple[Dimension, ...] | None = None
@@ -75,6 +83,7 @@ class FoldReproduced(RunEvent):
 
     identity: ClassVar[tuple[str, ...]] = ("fold_id", "attempt", "delivery", "runner_id")
     tested_by: Text
+    """The runner whose result was compared with."""
     reproduced: bool
     differing: tuple[Text, ...] = ()
     cause: Cause | None = None
