@@ -16,27 +16,28 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from datarun.errors import LogUnavailable, TopicsDiffer
+from datarun.log.brokers import Brokers, client_config
 from datarun.topics import DEFAULT_PREFIX, QUEUES, SHARE_GROUP_CONFIG, TOPICS, Catalogue, Topic
 
 TIMEOUT_SECONDS = 15.0
 VISIBLE_POLL_SECONDS = 0.02
 
 
-def probe(bootstrap: str, timeout: float) -> bool:
+def probe(brokers: Brokers | str, timeout: float) -> bool:
     """Tell whether a broker answers a metadata request within the timeout (seconds)."""
     try:
-        return bool(_client(bootstrap).list_topics(timeout=timeout).brokers)
+        return bool(_client(brokers).list_topics(timeout=timeout).brokers)
     except KafkaException:
         return False
 
 
-def create_topics(bootstrap: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
+def create_topics(brokers: Brokers | str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
     """Make the missing topics, set the share groups' configs and return the names made, when brokers know of both.
 
     Raises TopicsDiffer, having changed nothing, when a topic exists with other settings, LogUnavailable without a
     broker. Several callers at once are as good as one.
     """
-    client, catalogue = _client(bootstrap), Catalogue(prefix)
+    client, catalogue = _client(brokers), Catalogue(prefix)
     try:
         known = _partition_counts(client, catalogue)
         _refuse_differences(client, catalogue, known)
@@ -51,9 +52,9 @@ def create_topics(bootstrap: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
     return [catalogue.full_name(topic) for topic in made]
 
 
-def topic_problems(bootstrap: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
+def topic_problems(brokers: Brokers | str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
     """Return how topics and share groups are not as the catalogue says; raises LogUnavailable. Changes nothing."""
-    client, catalogue = _client(bootstrap), Catalogue(prefix)
+    client, catalogue = _client(brokers), Catalogue(prefix)
     try:
         known = _partition_counts(client, catalogue)
         problems = [f"{catalogue.full_name(topic)} is missing" for topic in TOPICS if topic not in known]
@@ -67,15 +68,15 @@ def topic_problems(bootstrap: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]
     return problems
 
 
-def delete_topics(bootstrap: str, *, prefix: str) -> None:
+def delete_topics(brokers: Brokers | str, *, prefix: str) -> None:
     """Delete the topics of a prefix, with everything in them: for installations made for a test."""
-    client, catalogue = _client(bootstrap), Catalogue(prefix)
+    client, catalogue = _client(brokers), Catalogue(prefix)
     for future in client.delete_topics([catalogue.full_name(topic) for topic in TOPICS]).values():
         future.result(TIMEOUT_SECONDS)
 
 
-def _client(bootstrap: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+def _client(brokers: Brokers | str) -> AdminClient:
+    return AdminClient({**client_config(brokers), "log_level": 2})
 
 
 def _partition_counts(client: AdminClient, catalogue: Catalogue) -> dict[Topic, int]:

@@ -17,16 +17,17 @@ from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-d
 
 from datarun.errors import LogUnavailable
 from datarun.log import Position, Record, StoredRecord, TopicPartition
+from datarun.log.brokers import Brokers, client_config
 
 READ_BATCH = 2000
 CLOSE_SECONDS = 10.0
 ASK_SECONDS = 10.0
 
 
-def producer_config(bootstrap: str, *, delivery_timeout_seconds: float = 30.0) -> dict[str, Any]:
+def producer_config(brokers: Brokers | str, *, delivery_timeout_seconds: float = 30.0) -> dict[str, Any]:
     """Return the settings every producer of datarun has: idempotent, all replicas, the murmur2 partitioner."""
     return {
-        "bootstrap.servers": bootstrap,
+        **client_config(brokers),
         "acks": "all",
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
@@ -43,13 +44,13 @@ def producer_config(bootstrap: str, *, delivery_timeout_seconds: float = 30.0) -
 class KafkaLog:
     """An EventLog on Kafka: at least once, acknowledged by all in-sync replicas."""
 
-    def __init__(self, bootstrap: str, *, delivery_timeout_seconds: float = 30.0) -> None:
-        self._bootstrap = bootstrap
-        config = producer_config(bootstrap, delivery_timeout_seconds=delivery_timeout_seconds)
+    def __init__(self, brokers: Brokers | str, *, delivery_timeout_seconds: float = 30.0) -> None:
+        self._brokers = brokers
+        config = producer_config(brokers, delivery_timeout_seconds=delivery_timeout_seconds)
         self._events = Producer(config)
         # A share fetch takes whole batches, so a queue's records travel one a batch.
         self._queues = Producer({**config, "batch.num.messages": 1})
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, "reconnect.backoff.max.ms": 1000})
+        self._admin = AdminClient({**client_config(brokers), "log_level": 2, "reconnect.backoff.max.ms": 1000})
         self._counts: dict[str, int] = {}
         self._closing = threading.Event()
         self._pollers = [
@@ -121,7 +122,7 @@ class KafkaLog:
     def _reader(self) -> Consumer:
         return Consumer(
             {
-                "bootstrap.servers": self._bootstrap,
+                **client_config(self._brokers),
                 "group.id": "datarun-reader",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",

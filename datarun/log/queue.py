@@ -15,6 +15,7 @@ from confluent_kafka import AcknowledgeType, IllegalStateException, KafkaExcepti
 
 from datarun.errors import LogUnavailable
 from datarun.log import REQUEUED, EventLog, Position, Record, Work
+from datarun.log.brokers import Brokers, client_config
 from datarun.log.kafka import stored
 from datarun.topics import SHARE_GROUP_CONFIG, Catalogue, Topic
 
@@ -35,15 +36,14 @@ class KafkaWorkQueue:
     """A WorkQueue over share groups; used by one thread."""
 
     def __init__(
-        self, bootstrap: str, queues: Sequence[tuple[str, Topic]], *, catalogue: Catalogue, event_log: EventLog
+        self, brokers: Brokers | str, queues: Sequence[tuple[str, Topic]], *, catalogue: Catalogue, event_log: EventLog
     ) -> None:
         self._log = event_log
         self._held: set[str] = set()
         self._fetching: set[str] = set()
         self._seen: set[str] = set()
         self._consumers = {
-            name: _consumer(bootstrap, catalogue.full_name(topic), catalogue.share_group(topic))
-            for name, topic in queues
+            name: _consumer(brokers, catalogue.full_name(topic), catalogue.share_group(topic)) for name, topic in queues
         }
 
     def take(self, order: Sequence[str] | None = None) -> Work | None:
@@ -151,10 +151,10 @@ class KafkaWorkQueue:
         return not failures
 
 
-def _consumer(bootstrap: str, topic: str, group: str) -> ShareConsumer:
+def _consumer(brokers: Brokers | str, topic: str, group: str) -> ShareConsumer:
     consumer = ShareConsumer(
         {
-            "bootstrap.servers": bootstrap,
+            **client_config(brokers),
             "group.id": group,
             "share.acknowledgement.mode": "explicit",
             "max.poll.records": 1,

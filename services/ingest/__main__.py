@@ -75,7 +75,7 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
             max_blob_mib=max_blob_mib,
         )
         _ = settings.postgres, settings.blobs
-        event_log = KafkaLog(settings.kafka, delivery_timeout_seconds=SEND_SECONDS)
+        event_log = KafkaLog(settings.brokers, delivery_timeout_seconds=SEND_SECONDS)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, event_log, host=host, port=port))
             _close(event_log)

@@ -62,7 +62,7 @@ class Watch:
     def _watch(self) -> None:
         from datarun.log.kafka import KafkaLog  # noqa: PLC0415 - not needed to get ready
 
-        event_log = KafkaLog(self._settings.kafka)
+        event_log = KafkaLog(self._settings.brokers)
         reaper = Reaper(event_log, catalogue=self._settings.catalogue, patience_seconds=self._patience_seconds)
         ticks = 0
         while not self._stopping.wait(TICK_SECONDS):

@@ -38,7 +38,7 @@ def test_a_record_of_any_version_is_decoded_for_ever(path):
     record = golden.loaded(path.read_bytes())
     event = envelope.decode(record.value, record.headers)
     assert str(event.event_id) == envelope.header(record.headers, "ce_id")
-    envelope.check_route(event, topic=record.topic, key=record.key, catalogue=Catalogue())
+    envelope.check_route(event, record, catalogue=Catalogue())
     assert type(event).__name__ == path.name.partition(".")[0]
 
 
