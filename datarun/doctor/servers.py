@@ -45,12 +45,12 @@ def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _topics(settings: Settings) -> Finding:
-    from datarun.log.admin import topic_problems  # noqa: PLC0415
+    from datarun.log.admin import topic_differences  # noqa: PLC0415
 
-    problems = topic_problems(settings.brokers, prefix=settings.topic_prefix)
-    if problems:
+    found = topic_differences(settings.brokers, prefix=settings.topic_prefix)
+    if found:
         remedy = f"datarun topics create --kafka {settings.kafka} --topic-prefix {settings.topic_prefix}"
-        return missing("topics", "; ".join(problems), remedy)
+        return missing("topics", "; ".join(one.what for one in found), remedy)
     return well("topics", f"those of {settings.topic_prefix}* and their share groups are as the catalogue says")
 
 

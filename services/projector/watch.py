@@ -61,7 +61,9 @@ class Watch:
 
     def _watch(self) -> None:
         from datarun.log.kafka import KafkaLog  # noqa: PLC0415 - not needed to get ready
+        from datarun.log.vigil import watch_topics  # noqa: PLC0415
 
+        watch_topics(self._settings.brokers, prefix=self._settings.topic_prefix)
         event_log = KafkaLog(self._settings.brokers)
         reaper = Reaper(event_log, catalogue=self._settings.catalogue, patience_seconds=self._patience_seconds)
         ticks = 0
