@@ -60,6 +60,10 @@ class MemoryLog:
             for partition in range(self._catalogue.topic(topic).partitions)
         }
 
+    def start_offsets(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        """Return 0 for every partition of the topics."""
+        return dict.fromkeys(self.end_offsets(topics), 0)
+
     def close(self) -> None:
         """Nothing is unsent."""
 
