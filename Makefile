@@ -5,7 +5,7 @@ STAMP := .venv/.set-up
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test faults lint fmt bench lock
+.PHONY: help setup demo up test faults lint fmt schemas bench lock
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: setup ## Check style, types and the direction of imports
 fmt: setup ## Format the code and fix what can be fixed
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+schemas: setup ## Write what is published about the events, or refuse a breaking change
+	@$(BIN)/datarun schemas write
 
 bench: setup ## Measure
 	@$(BIN)/python -m benchmarks

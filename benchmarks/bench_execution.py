@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.datasets import load_iris
 
 from datarun.blobs import LocalBlobs
-from datarun.events import Dataset, FoldRequested, NamedBlob, Priority, Split, SplitRequested
+from datarun.events import Dataset, FoldRequested, NamedBlob, Priority, Split, SplitRequested, StandardSplit
 from services.runner.execution import Executor, Limits, Tested
 
 SLOTS = 2
@@ -119,9 +119,7 @@ def request_of(executor: Executor, blobs: LocalBlobs) -> FoldRequested:
             raw_data_id=1,
             attempt=1,
             task_id="t",
-            kind="standard",
-            held_out_test=0.5,
-            random_state=42,
+            plan=StandardSplit(held_out_test=0.5, random_state=42),
             dataset=dataset,
             requested_by="bench",
         )

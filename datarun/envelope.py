@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,16 +15,15 @@ from pydantic import ValidationError
 
 from datarun.errors import Misrouted, SchemaMismatch, Undecodable, UnknownType, UnknownVersion
 from datarun.events import EVENT_TYPES, Event
-from datarun.log import Record
+from datarun.log import Record, StoredRecord
+from datarun.partitioner import PARTITIONER, partition_of
 from datarun.topics import Catalogue, Kind, topic_of
+from datarun.upcasters import UPCASTERS
 
 Headers = Iterable[tuple[str, bytes | None]]
-Upcaster = Callable[[dict[str, Any]], dict[str, Any]]
 
 _TYPES: dict[bytes, type[Event]] = {cls.type_name().encode(): cls for cls in EVENT_TYPES}
 _LATEST: dict[str, int] = {cls.__name__: cls.version for cls in EVENT_TYPES}
-UPCASTERS: dict[str, Upcaster] = {}
-"""Old wire type -> a pure function from its JSON object to the next version's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +94,19 @@ def decode(value: bytes | None, headers: Headers) -> Event:
         raise _refusal(error) from error
 
 
-def check_route(event: Event, *, topic: str, key: bytes | None, catalogue: Catalogue) -> None:
-    """Raise Misrouted unless the record's topic and key are those of its event."""
-    expected = catalogue.prefix + topic_of(event).name
-    if topic != expected:
-        raise Misrouted(f"{type(event).__name__} belongs to {expected}, not {topic}")
-    if key != event.key.encode():
+def check_route(event: Event, record: StoredRecord | Record, *, catalogue: Catalogue) -> None:
+    """Raise Misrouted unless the record's topic, key and partition are those of its event."""
+    topic = topic_of(event)
+    if record.topic != catalogue.prefix + topic.name:
+        expected = catalogue.full_name(topic)
+        raise Misrouted(f"{type(event).__name__} belongs to {expected}, not {record.topic}")
+    if record.key != event.key.encode():
         raise Misrouted(f"the key of this {type(event).__name__} is {event.key}")
+    if topic.partitions > 1 and isinstance(record, StoredRecord):
+        partition = partition_of(record.key, topic.partitions)
+        if record.partition != partition:
+            # Elsewhere it is in no order with what else happened under its key.
+            raise Misrouted(f"key {event.key} belongs to partition {partition}, not {record.partition}: {PARTITIONER}")
 
 
 def _decode_old(value: bytes, wire_type: str) -> Event:

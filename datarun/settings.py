@@ -6,12 +6,13 @@ Options win over DATARUN_* variables, those over the connection.json of the fold
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from datarun.errors import DatarunError
+from datarun.log.brokers import Brokers, Security
 from datarun.topics import DEFAULT_PREFIX, Catalogue
 
 DEFAULT_DIR = Path(".datarun")
@@ -29,12 +30,40 @@ class _Environment(BaseSettings):
     log_level: str | None = None
 
 
+class KafkaSecurity(BaseSettings):
+    """How brokers are to be talked to: DATARUN_KAFKA_* variables, and files with the secrets."""
+
+    model_config = SettingsConfigDict(env_prefix="DATARUN_KAFKA_", extra="ignore", frozen=True)
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "SCRAM-SHA-512"
+    sasl_username: str = ""
+    sasl_password_file: Path | None = None
+    ca_file: Path | None = None
+    certificate_file: Path | None = None
+    key_file: Path | None = None
+    key_password_file: Path | None = None
+
+    def read(self) -> Security:
+        """Return what it comes to; raises DatarunError for a file that cannot be read."""
+        return Security(
+            protocol=self.security_protocol,
+            mechanism=self.sasl_mechanism,
+            username=self.sasl_username,
+            password=_read_secret(self.sasl_password_file, "password file") if self.sasl_password_file else "",
+            ca_file=self.ca_file,
+            certificate_file=self.certificate_file,
+            key_file=self.key_file,
+            key_password=_read_secret(self.key_password_file, "password file") if self.key_password_file else "",
+        )
+
+
 class Settings(BaseModel):
     """The servers one installation is made of."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     directory: Path = DEFAULT_DIR
     kafka: str
+    kafka_security: Security = Security()
     postgres_url: str | None = None
     blobs_url: str | None = Field(default=None, validation_alias="blobs")
     topic_prefix: str = Field(default=DEFAULT_PREFIX, max_length=60)
@@ -42,6 +71,11 @@ class Settings(BaseModel):
     gateway_url: str | None = None
     token: SecretStr | None = None
     log_level: str = "info"
+
+    @property
+    def brokers(self) -> Brokers:
+        """Kafka, and how one talks to it."""
+        return Brokers(self.kafka, self.kafka_security)
 
     @property
     def catalogue(self) -> Catalogue:
@@ -73,8 +107,18 @@ def load_settings(directory: Path = DEFAULT_DIR, **options: Any) -> Settings:
         raise DatarunError("no kafka given: start `datarun up` in this folder, name its --dir, or pass --kafka")
     token_file = merged.pop("token_file", None)
     if token_file is not None:
-        merged["token"] = _read_secret(token_file)
+        merged["token"] = _read_secret(token_file, "token file")
+    merged.setdefault("kafka_security", kafka_security())
     return Settings(directory=directory, **merged)
+
+
+def kafka_security() -> Security:
+    """Return how the environment says that brokers are talked to; raises DatarunError."""
+    try:
+        return KafkaSecurity().read()
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise DatarunError(f"DATARUN_KAFKA_{str(first['loc'][0]).upper()}: {first['msg']}") from error
 
 
 def _connection(directory: Path) -> dict[str, str]:
@@ -89,8 +133,8 @@ def _connection(directory: Path) -> dict[str, str]:
     return found
 
 
-def _read_secret(path: Path) -> str:
+def _read_secret(path: Path, what: str) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatarunError(f"the token file {path} cannot be read: {error}") from error
+        raise DatarunError(f"the {what} {path} cannot be read: {error}") from error

@@ -21,8 +21,10 @@ SHARE_GROUP_CONFIG = {
     "share.auto.offset.reset": "earliest",
     "share.record.lock.duration.ms": "15000",
     "share.delivery.count.limit": "10",
+    "share.isolation.level": "read_committed",
 }
-"""Configs of every share group; Kafka's own default offset reset is `latest`, which would lose the first folds."""
+"""Configs of every share group; Kafka's own default offset reset is `latest`, which would lose the first folds,
+and its isolation level hands out what a transaction has taken back."""
 
 
 class Kind(StrEnum):

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from datarun.cli import db, demo, deploy, doctor, fold, projection, services, stack, token, topics, user
+from datarun.cli import db, demo, deploy, doctor, fold, projection, schemas, services, stack, token, topics, user
 from datarun.errors import DatarunError, Retryable
 
 FAILED, UNREACHABLE = 1, 3
@@ -27,6 +27,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(fold.app, name="fold")
 app.add_typer(projection.app, name="projection")
+app.add_typer(schemas.app, name="schemas")
 app.add_typer(token.app, name="token")
 app.add_typer(topics.app, name="topics")
 app.add_typer(user.app, name="user")

@@ -107,7 +107,7 @@ def _switchboard(folder: Path, kafka: str | None, topic_prefix: str | None) -> I
 
     # No bytes move; only the settings' reader asks for a place.
     settings = load_settings(folder, kafka=kafka, topic_prefix=topic_prefix, blobs="unused:")
-    event_log = KafkaLog(settings.kafka)
+    event_log = KafkaLog(settings.brokers)
     try:
         yield Switchboard(event_log, settings.catalogue)
     finally:

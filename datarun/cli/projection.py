@@ -50,7 +50,9 @@ def rebuild(
     if schema == LIVE:
         raise typer.BadParameter("that is the live read model; build beside it", param_hint="--schema")
     settings = load_settings(folder, kafka=kafka, postgres_url=postgres, topic_prefix=topic_prefix)
-    ground = Ground(partial(KafkaLog, settings.kafka), partial(connect, settings.postgres), settings.catalogue, schema)
+    ground = Ground(
+        partial(KafkaLog, settings.brokers), partial(connect, settings.postgres), settings.catalogue, schema
+    )
     console = Console()
     with _bar(console) as bar:
         task = bar.add_task("rebuilding", total=None)

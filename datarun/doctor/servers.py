@@ -26,7 +26,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
 
     if not settings.kafka:
         yield missing("kafka", "none is named", "datarun up, or pass --kafka HOST:PORT, or --dir of a running stack")
-    elif not probe(settings.kafka, ANSWER_SECONDS):
+    elif not probe(settings.brokers, ANSWER_SECONDS):
         yield missing("kafka", f"{settings.kafka} does not answer", "datarun up, or pass --kafka HOST:PORT")
     else:
         yield well("kafka", f"{settings.kafka} answers")
@@ -45,12 +45,12 @@ def _guarded(name: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _topics(settings: Settings) -> Finding:
-    from datarun.log.admin import topic_problems  # noqa: PLC0415
+    from datarun.log.admin import topic_differences  # noqa: PLC0415
 
-    problems = topic_problems(settings.kafka, prefix=settings.topic_prefix)
-    if problems:
+    found = topic_differences(settings.brokers, prefix=settings.topic_prefix)
+    if found:
         remedy = f"datarun topics create --kafka {settings.kafka} --topic-prefix {settings.topic_prefix}"
-        return missing("topics", "; ".join(problems), remedy)
+        return missing("topics", "; ".join(one.what for one in found), remedy)
     return well("topics", f"those of {settings.topic_prefix}* and their share groups are as the catalogue says")
 
 
@@ -59,7 +59,7 @@ def _clock(settings: Settings) -> Finding:
     from datarun.log.kafka import KafkaLog  # noqa: PLC0415
     from datarun.topics import RUNNER_STATUS  # noqa: PLC0415
 
-    log = KafkaLog(settings.kafka)
+    log = KafkaLog(settings.brokers)
     try:
         ends = log.end_offsets([settings.catalogue.full_name(RUNNER_STATUS)])
         deadline = time.monotonic() + BEAT_SECONDS

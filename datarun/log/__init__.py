@@ -81,7 +81,11 @@ class EventLog(Protocol):
         ...
 
     def end_offsets(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
-        """Return, for every partition of the topics, the offset the next record will get."""
+        """Return, for every partition of the topics, the offset the next one to read will get."""
+        ...
+
+    def start_offsets(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        """Return, for every partition of the topics, the first offset that is kept."""
         ...
 
     def close(self) -> None:

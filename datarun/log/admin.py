@@ -16,27 +16,30 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from datarun.errors import LogUnavailable, TopicsDiffer
+from datarun.log import differences
+from datarun.log.brokers import Brokers, client_config
+from datarun.log.differences import Difference
 from datarun.topics import DEFAULT_PREFIX, QUEUES, SHARE_GROUP_CONFIG, TOPICS, Catalogue, Topic
 
 TIMEOUT_SECONDS = 15.0
 VISIBLE_POLL_SECONDS = 0.02
 
 
-def probe(bootstrap: str, timeout: float) -> bool:
+def probe(brokers: Brokers | str, timeout: float) -> bool:
     """Tell whether a broker answers a metadata request within the timeout (seconds)."""
     try:
-        return bool(_client(bootstrap).list_topics(timeout=timeout).brokers)
+        return bool(_client(brokers).list_topics(timeout=timeout).brokers)
     except KafkaException:
         return False
 
 
-def create_topics(bootstrap: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
+def create_topics(brokers: Brokers | str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
     """Make the missing topics, set the share groups' configs and return the names made, when brokers know of both.
 
     Raises TopicsDiffer, having changed nothing, when a topic exists with other settings, LogUnavailable without a
     broker. Several callers at once are as good as one.
     """
-    client, catalogue = _client(bootstrap), Catalogue(prefix)
+    client, catalogue = _client(brokers), Catalogue(prefix)
     try:
         known = _partition_counts(client, catalogue)
         _refuse_differences(client, catalogue, known)
@@ -51,31 +54,40 @@ def create_topics(bootstrap: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
     return [catalogue.full_name(topic) for topic in made]
 
 
-def topic_problems(bootstrap: str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
+def topic_differences(brokers: Brokers | str, *, prefix: str = DEFAULT_PREFIX) -> list[Difference]:
     """Return how topics and share groups are not as the catalogue says; raises LogUnavailable. Changes nothing."""
-    client, catalogue = _client(bootstrap), Catalogue(prefix)
+    client, catalogue = _client(brokers), Catalogue(prefix)
     try:
         known = _partition_counts(client, catalogue)
-        problems = [f"{catalogue.full_name(topic)} is missing" for topic in TOPICS if topic not in known]
-        problems += _differences(client, catalogue, known)
+        found = [differences.missing(catalogue.full_name(topic)) for topic in TOPICS if topic not in known]
+        found += _differences(client, catalogue, known)
         for topic in QUEUES.values():
             group = ConfigResource(ConfigResource.Type.GROUP, catalogue.share_group(topic))
             if not _has(client, group):
-                problems.append(f"the share group {group.name} has other settings")
+                found.append(differences.other_group(group.name))
     except KafkaException as error:
         raise LogUnavailable(str(error)) from error
-    return problems
+    return found
 
 
-def delete_topics(bootstrap: str, *, prefix: str) -> None:
+def refuse_differing_topics(brokers: Brokers | str, *, prefix: str) -> None:
+    """Raise TopicsDiffer when a topic that exists is not as the catalogue says, LogUnavailable without a broker."""
+    client, catalogue = _client(brokers), Catalogue(prefix)
+    try:
+        _refuse_differences(client, catalogue, _partition_counts(client, catalogue))
+    except KafkaException as error:
+        raise LogUnavailable(str(error)) from error
+
+
+def delete_topics(brokers: Brokers | str, *, prefix: str) -> None:
     """Delete the topics of a prefix, with everything in them: for installations made for a test."""
-    client, catalogue = _client(bootstrap), Catalogue(prefix)
+    client, catalogue = _client(brokers), Catalogue(prefix)
     for future in client.delete_topics([catalogue.full_name(topic) for topic in TOPICS]).values():
         future.result(TIMEOUT_SECONDS)
 
 
-def _client(bootstrap: str) -> AdminClient:
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 2})
+def _client(brokers: Brokers | str) -> AdminClient:
+    return AdminClient({**client_config(brokers), "log_level": 2})
 
 
 def _partition_counts(client: AdminClient, catalogue: Catalogue) -> dict[Topic, int]:
@@ -134,26 +146,25 @@ def _await(condition: Callable[[], bool], what: str) -> None:
 
 
 def _refuse_differences(client: AdminClient, catalogue: Catalogue, known: dict[Topic, int]) -> None:
-    differences = _differences(client, catalogue, known)
-    if differences:
-        advice = "use another prefix, or make the topics anew; partition counts can never change"
-        raise TopicsDiffer("\n".join([*differences, advice]))
+    found = _differences(client, catalogue, known)
+    if found:
+        raise TopicsDiffer("\n".join(map(str, found)))
 
 
-def _differences(client: AdminClient, catalogue: Catalogue, known: dict[Topic, int]) -> list[str]:
-    differences = []
+def _differences(client: AdminClient, catalogue: Catalogue, known: dict[Topic, int]) -> list[Difference]:
+    found = []
     for topic, partitions in known.items():
         name = catalogue.full_name(topic)
         if partitions != topic.partitions:
-            differences.append(f"{name}: {partitions} partitions, the catalogue says {topic.partitions}")
+            found.append(differences.other_partitions(name, partitions, topic))
         (described,) = client.describe_configs([ConfigResource(ConfigResource.Type.TOPIC, name)]).values()
         actual = described.result(TIMEOUT_SECONDS)
-        differences += [
-            f"{name}: {key}={actual[key].value}, the catalogue says {value}"
+        found += [
+            differences.other_config(name, key, actual[key].value, value)
             for key, value in topic.config.items()
             if _canonical(actual[key].value) != _canonical(value)
         ]
-    return differences
+    return found
 
 
 def _canonical(value: str | None) -> frozenset[str]:

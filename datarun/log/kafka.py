@@ -6,27 +6,28 @@ librdkafka's default partitioner puts keys elsewhere than Java's and aiokafka's;
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, KafkaException, Message, Producer
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from datarun.errors import LogUnavailable
 from datarun.log import Position, Record, StoredRecord, TopicPartition
+from datarun.log.brokers import Brokers, client_config
 
 READ_BATCH = 2000
 CLOSE_SECONDS = 10.0
 ASK_SECONDS = 10.0
 
 
-def producer_config(bootstrap: str, *, delivery_timeout_seconds: float = 30.0) -> dict[str, Any]:
+def producer_config(brokers: Brokers | str, *, delivery_timeout_seconds: float = 30.0) -> dict[str, Any]:
     """Return the settings every producer of datarun has: idempotent, all replicas, the murmur2 partitioner."""
     return {
-        "bootstrap.servers": bootstrap,
+        **client_config(brokers),
         "acks": "all",
         "enable.idempotence": True,
         "partitioner": "murmur2_random",
@@ -43,13 +44,13 @@ def producer_config(bootstrap: str, *, delivery_timeout_seconds: float = 30.0) -
 class KafkaLog:
     """An EventLog on Kafka: at least once, acknowledged by all in-sync replicas."""
 
-    def __init__(self, bootstrap: str, *, delivery_timeout_seconds: float = 30.0) -> None:
-        self._bootstrap = bootstrap
-        config = producer_config(bootstrap, delivery_timeout_seconds=delivery_timeout_seconds)
+    def __init__(self, brokers: Brokers | str, *, delivery_timeout_seconds: float = 30.0) -> None:
+        self._brokers = brokers
+        config = producer_config(brokers, delivery_timeout_seconds=delivery_timeout_seconds)
         self._events = Producer(config)
         # A share fetch takes whole batches, so a queue's records travel one a batch.
         self._queues = Producer({**config, "batch.num.messages": 1})
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 2, "reconnect.backoff.max.ms": 1000})
+        self._admin = AdminClient({**client_config(brokers), "log_level": 2, "reconnect.backoff.max.ms": 1000})
         self._counts: dict[str, int] = {}
         self._closing = threading.Event()
         self._pollers = [
@@ -82,24 +83,37 @@ class KafkaLog:
     ) -> Iterator[list[StoredRecord]]:
         """Yield batches from the given offsets on, an empty one when idle; with `until_end` stop at the present end."""
         end = self.end_offsets(sorted({tp.topic for tp in start})) if until_end else {}
-        consumer = self._reader()
+        consumer = self._reader(tells_end=until_end)
         try:
             consumer.assign([KafkaTopicPartition(tp.topic, tp.partition, offset) for tp, offset in start.items()])
             reached: dict[TopicPartition, int] = dict(start)
             while not (until_end and all(reached[tp] >= end.get(tp, 0) for tp in start)):
-                batch = [stored(message) for message in consumer.consume(READ_BATCH, idle_seconds) if _usable(message)]
-                yield batch
+                messages = consumer.consume(READ_BATCH, idle_seconds)
+                yield [stored(message) for message in messages if _usable(message)]
                 if until_end:
-                    reached |= self._positions(consumer, start)
+                    reached |= self._positions(consumer, start) | dict(_ends(messages))
         finally:
             consumer.close()
 
     def end_offsets(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         """Return, for every partition of the topics, the offset the next record will get."""
+        return self._offsets(topics, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+
+    def start_offsets(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        """Return, for every partition of the topics, the first offset that is kept."""
+        return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
+
+    def _offsets(self, topics: Sequence[str], spec: OffsetSpec) -> dict[TopicPartition, int]:
         try:
             wanted = [KafkaTopicPartition(topic, n) for topic in topics for n in range(self._partitions_of(topic))]
-            latest: Any = dict.fromkeys(wanted, OffsetSpec.latest())  # type: ignore[no-untyped-call]
-            answers = self._admin.list_offsets(latest, request_timeout=ASK_SECONDS) if latest else {}
+            asked: Any = dict.fromkeys(wanted, spec)
+            answers = (
+                self._admin.list_offsets(
+                    asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ASK_SECONDS
+                )
+                if asked
+                else {}
+            )
             return {TopicPartition(tp.topic, tp.partition): found.result().offset for tp, found in answers.items()}
         except KafkaException as error:
             raise LogUnavailable(str(error)) from error
@@ -118,13 +132,16 @@ class KafkaLog:
         for poller in self._pollers:
             poller.join(CLOSE_SECONDS)
 
-    def _reader(self) -> Consumer:
+    def _reader(self, *, tells_end: bool) -> Consumer:
         return Consumer(
             {
-                "bootstrap.servers": self._bootstrap,
+                **client_config(self._brokers),
                 "group.id": "datarun-reader",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                # A partition may end in a hole, which moves no position.
+                "enable.partition.eof": tells_end,
                 "queued.max.messages.kbytes": 65536,
                 "fetch.wait.max.ms": 50,
                 "log_level": 2,
@@ -161,6 +178,13 @@ def _usable(message: Message) -> bool:
     if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART or error.fatal():
         raise LogUnavailable(str(error))
     return False
+
+
+def _ends(messages: Iterable[Message]) -> Iterator[tuple[TopicPartition, int]]:
+    for message in messages:
+        error = message.error()
+        if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own codes
+            yield TopicPartition(message.topic() or "", message.partition() or 0), message.offset() or 0
 
 
 def _delivered(future: Future[Position], error: KafkaError | None, message: Message) -> None:

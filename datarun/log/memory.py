@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from time import time
 
 from datarun.log import Position, Record, StoredRecord, TopicPartition, Work
+from datarun.partitioner import partition_of
 from datarun.topics import Catalogue, Topic
 
 
@@ -24,7 +24,7 @@ class MemoryLog:
     def append(self, record: Record) -> Future[Position]:
         """Append a record; the future has ended when this returns."""
         count = self._catalogue.topic(record.topic).partitions
-        tp = TopicPartition(record.topic, zlib.crc32(record.key) % count)
+        tp = TopicPartition(record.topic, partition_of(record.key, count))
         with self._grown:
             records = self._partitions.setdefault(tp, [])
             stored = StoredRecord(
@@ -59,6 +59,10 @@ class MemoryLog:
             for topic in topics
             for partition in range(self._catalogue.topic(topic).partitions)
         }
+
+    def start_offsets(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
+        """Return 0 for every partition of the topics."""
+        return dict.fromkeys(self.end_offsets(topics), 0)
 
     def close(self) -> None:
         """Nothing is unsent."""

@@ -17,6 +17,7 @@ from confluent_kafka import AcknowledgeType, IllegalStateException, KafkaExcepti
 
 from datarun.errors import LogUnavailable
 from datarun.log import REQUEUED, EventLog, Position, Record, Work
+from datarun.log.brokers import Brokers, client_config
 from datarun.log.kafka import stored
 from datarun.topics import SHARE_GROUP_CONFIG, Catalogue, Topic
 
@@ -39,14 +40,14 @@ class KafkaWorkQueue:
     """A WorkQueue over share groups; used by one thread."""
 
     def __init__(
-        self, bootstrap: str, queues: Sequence[tuple[str, Topic]], *, catalogue: Catalogue, event_log: EventLog
+        self, brokers: Brokers | str, queues: Sequence[tuple[str, Topic]], *, catalogue: Catalogue, event_log: EventLog
     ) -> None:
         self._log = event_log
         self._held: set[str] = set()
         self._fetching: set[str] = set()
         self._seen: set[str] = set()
         self._consumers = {
-            name: _consumer(bootstrap, name, catalogue.full_name(topic), catalogue.share_group(topic))
+            name: _consumer(brokers, name, catalogue.full_name(topic), catalogue.share_group(topic))
             for name, topic in queues
         }
 
@@ -152,10 +153,10 @@ class KafkaWorkQueue:
             _say_failed(name, [work.record.offset for work, _ in works], error)
 
 
-def _consumer(bootstrap: str, name: str, topic: str, group: str) -> ShareConsumer:
+def _consumer(brokers: Brokers | str, name: str, topic: str, group: str) -> ShareConsumer:
     consumer = ShareConsumer(
         {
-            "bootstrap.servers": bootstrap,
+            **client_config(brokers),
             "group.id": group,
             "share.acknowledgement.mode": "explicit",
             "max.poll.records": 1,

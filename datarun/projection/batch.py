@@ -29,7 +29,7 @@ def fold(records: Iterable[StoredRecord], *, catalogue: Catalogue) -> Batch:
     for record in records:
         try:
             event = decode(record.value, record.headers)
-            check_route(event, topic=record.topic, key=record.key, catalogue=catalogue)
+            check_route(event, record, catalogue=catalogue)
         except Rejected as error:
             batch.dead.append(dead_letter(record, reason=error.reason, detail=str(error)))
         else:

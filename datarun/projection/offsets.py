@@ -19,6 +19,10 @@ Offsets = dict[TopicPartition, int]
 class Gap(DatarunError):
     """Records between the projected offset and this one were never seen."""
 
+    def __init__(self, partition: TopicPartition, *, expected: int, found: int) -> None:
+        super().__init__(f"{partition.topic}[{partition.partition}]: expected offset {expected}, got {found}")
+        self.partition, self.expected, self.found = partition, expected, found
+
 
 def lock_offsets(cursor: Cursor, partitions: Iterable[TopicPartition], *, schema: str) -> Offsets:
     """Return the next offset of each partition, its row locked until the transaction ends.
@@ -50,8 +54,7 @@ def unseen(records: Sequence[StoredRecord], offsets: Offsets, *, catalogue: Cata
         if record.offset < expected:
             continue
         if record.offset > expected and tp not in may_jump:
-            message = f"{tp.topic}[{tp.partition}]: expected offset {expected}, got {record.offset}"
-            raise Gap(message)
+            raise Gap(tp, expected=expected, found=record.offset)
         fresh.append(record)
         offsets[tp] = record.offset + 1
     return fresh

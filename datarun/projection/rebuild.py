@@ -20,7 +20,7 @@ from datarun.projection.offsets import Offsets, lock_offsets, move_offsets, read
 from datarun.projection.share import Ground, project_share
 from datarun.readmodel import SCHEMA
 from datarun.readmodel.schema import create_read_model, drop_read_model
-from datarun.topics import PROJECTED, Kind
+from datarun.topics import PROJECTED
 
 WORTH_PROCESSES = 300_000
 """Below so many records starting processes takes longer than they save."""
@@ -128,12 +128,11 @@ class Rebuild:
         return {tp: found.get(tp, 0) for tp in until}
 
     def _pass_over(self, building: Connection, until: Offsets) -> Offsets:
-        """Move on where a compacted topic has forgotten its last records before the goal."""
+        """Move on where nothing is left to read before the goal: forgotten by a compacted topic, or a hole."""
         with building, building.cursor() as cursor:
             offsets = lock_offsets(cursor, until, schema=self._ground.schema)
             for tp, end in until.items():
-                if self._ground.catalogue.topic(tp.topic).kind is Kind.STATE:
-                    offsets[tp] = max(offsets[tp], end)
+                offsets[tp] = max(offsets[tp], end)
             move_offsets(cursor, offsets, schema=self._ground.schema)
             return offsets
 

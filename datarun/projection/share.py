@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from psycopg2.extensions import connection as Connection
 
 from datarun.log import EventLog, StoredRecord, TopicPartition
-from datarun.projection.apply import apply
+from datarun.projection.holes import apply_over_holes
 from datarun.projection.offsets import Offsets
 from datarun.topics import Catalogue
 
@@ -40,7 +40,13 @@ def project_share(ground: Ground, start: Offsets, until: Offsets) -> int:
             cursor.execute("set synchronous_commit = off")
         with _uncollected():
             return sum(
-                apply(batch, connection, catalogue=ground.catalogue, schema=ground.schema).count
+                apply_over_holes(
+                    batch,
+                    connection,
+                    catalogue=ground.catalogue,
+                    open_log=lambda: event_log,
+                    schema=ground.schema,
+                ).count
                 for batch in _batches(event_log, start, until)
             )
     finally:

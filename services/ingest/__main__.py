@@ -18,6 +18,7 @@ from aiohttp import web
 from datarun import notify
 from datarun.errors import DatarunError
 from datarun.log.kafka import KafkaLog
+from datarun.log.vigil import watch_topics
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
 from datarun.telemetry import configure_logging
 from services.ingest.app import make_app
@@ -75,7 +76,8 @@ def main(  # noqa: PLR0913 - a command's options are its arguments
             max_blob_mib=max_blob_mib,
         )
         _ = settings.postgres, settings.blobs
-        event_log = KafkaLog(settings.kafka, delivery_timeout_seconds=SEND_SECONDS)
+        event_log = KafkaLog(settings.brokers, delivery_timeout_seconds=SEND_SECONDS)
+        watch_topics(settings.brokers, prefix=settings.topic_prefix)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve(settings, event_log, host=host, port=port))
             _close(event_log)

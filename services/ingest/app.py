@@ -145,7 +145,7 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
         projected = Projected(settings.postgres, database, owner=owner, on_change=relay.on_projected)
         gateway = Gateway(
             catalogue=settings.catalogue,
-            kafka=settings.kafka,
+            brokers=settings.brokers,
             database=database,
             blobs=blobs,
             max_blob_bytes=settings.max_blob_mib << 20,

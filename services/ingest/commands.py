@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from datarun.events import Priority
+from datarun.events import CustomSplit, Priority, StandardSplit
 from services.ingest import forms
 from services.ingest.forms import Bad, Field, Form
 
 MAX_RANDOM_STATE = 2**32 - 1
+DEFAULT_SEED = 42
 MAX_FETCHED_IDS = 10_000
 NO_DATASET = 0
 """No dataset has this id; a number too large for one is read as it."""
@@ -52,14 +53,19 @@ class RequestSplit:
 
     raw_data_id: int
     held_out_test: float | None = None
-    random_state: int | None = None
+    random_state: int = DEFAULT_SEED
+
+    @property
+    def plan(self) -> StandardSplit | CustomSplit:
+        """What the event says of it."""
+        if self.held_out_test is None:
+            return CustomSplit()
+        return StandardSplit(held_out_test=self.held_out_test, random_state=self.random_state)
 
     @property
     def parameters(self) -> dict[str, Any]:
         """What makes two requests the same."""
-        if self.held_out_test is None:
-            return {"kind": "custom"}
-        return {"kind": "standard", "held_out_test": self.held_out_test, "random_state": self.random_state}
+        return self.plan.model_dump()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +133,7 @@ _UPLOAD = Form(
 _SPLIT = Form(
     raw_data_id=_DATASET_ID,
     held_out_test=Field(_share, missing=_SHARE),
-    random_state=Field(_seed, missing=None, default=42),
+    random_state=Field(_seed, missing=None, default=DEFAULT_SEED),
 )
 _CUSTOM_SPLIT = Form(raw_data_id=_DATASET_ID)
 _FOLD = Form(

@@ -182,8 +182,8 @@ def _claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, username
         attempt=attempt,
         task_id=str(uuid.uuid4()),
         dataset=dataset.manifest().model_copy(update={"split": None, "split_error": None}),
+        plan=asked.plan,
         requested_by=username,
-        **asked.parameters,
     )
     entry = gateway.entry(event)
     queued = claims.record_split(

@@ -19,6 +19,7 @@ from datarun.envelope import Context, encode, now
 from datarun.events import Event
 from datarun.intake.outbox import Entry, Queued
 from datarun.log import Position
+from datarun.log.brokers import Brokers
 from datarun.topics import Catalogue
 from services.ingest.arrays import Arrays
 from services.ingest.auth import Account, Doorkeeper
@@ -44,7 +45,7 @@ class Gateway:
     """The parts of one gateway process."""
 
     catalogue: Catalogue
-    kafka: str
+    brokers: Brokers
     database: Database
     blobs: StreamedBlobs
     max_blob_bytes: int

@@ -44,4 +44,4 @@ def _look(cursor: Cursor) -> None:
 
 
 def _kafka_answers(gateway: Gateway) -> bool:
-    return probe(gateway.kafka, PROBE_SECONDS)
+    return probe(gateway.brokers, PROBE_SECONDS)

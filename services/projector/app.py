@@ -24,6 +24,7 @@ from datarun.projection.apply import Applied
 from datarun.projection.offsets import Offsets
 from datarun.settings import Settings
 from datarun.topics import PROJECTED
+from services.projector.credentials import credentials_of
 from services.projector.fetches import Fetches, Run, stored, transport_of
 
 FETCHES_A_BATCH = 1
@@ -79,6 +80,7 @@ def make_app(settings: Settings, group: Group, shell: Shell) -> faust.App:
     app = faust.App(
         group.name,
         broker=f"kafka://{settings.kafka}",
+        broker_credentials=credentials_of(settings.brokers.security),
         store="memory://",
         datadir=str(shell.datadir),
         autodiscover=False,

@@ -39,6 +39,16 @@ class Fetches(faust.Schema[Any, Any]):
         return message.value
 
 
+class CommittedThread(driver.AIOKafkaConsumerThread):
+    """Reads what a transaction has committed, and nothing that it has taken back, as every other reader does."""
+
+    def _create_worker_consumer(self, transport: driver.Transport) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        # Faust offers this only to who writes in transactions.
+        consumer._isolation_level = "read_committed"  # noqa: SLF001
+        return consumer
+
+
 class Consumer(driver.Consumer):
     """Reads fetches from where the read model ends."""
 
@@ -49,6 +59,9 @@ class Consumer(driver.Consumer):
         super().__init__(*args, **kwargs)
         self._applied = asyncio.Event()
         self._applied.set()
+
+    def _new_consumer_thread(self) -> CommittedThread:
+        return CommittedThread(self, loop=self.loop, beacon=self.beacon)
 
     async def seek_to_committed(self) -> Mapping[TP, int]:
         """Seek every assigned partition to its offset in the read model."""

@@ -8,8 +8,9 @@ from psycopg2.extensions import connection as Connection
 
 from datarun.leases import PendingSplit, Run, Runner
 from datarun.lifecycle import Rank
-from datarun.log import Position
+from datarun.log import Position, TopicPartition
 from datarun.overtaking import Chance, Waiting
+from datarun.projection.holes import pass_over
 from datarun.projection.offsets import Offsets, read_offsets
 from datarun.readmodel import SCHEMA
 
@@ -118,6 +119,10 @@ class Postgres:
     def close(self) -> None:
         """Let go of the lock and the connection."""
         self._connection.close()
+
+    def pass_over(self, tp: TopicPartition, start: int, stop: int) -> None:
+        """Move the projection over a hole in the log, if it stands before it."""
+        pass_over(self._connection, tp, start, stop)
 
     def held(self) -> dict[Run, Held]:
         """Return every run of a current attempt that was started and has not ended."""

@@ -17,6 +17,7 @@ import structlog
 from faust import App
 
 from datarun import notify
+from datarun.log import EventLog
 from datarun.settings import Settings
 from services.projector.app import Group, Shell, make_app
 from services.projector.watch import EXIT_UNEXPECTED, Watch
@@ -32,7 +33,7 @@ def run(settings: Settings, url: str, *, session_seconds: float, patience_second
     """Project until SIGTERM or SIGINT; return the exit code."""
     for name in ("faust", "mode", "aiokafka", "services.projector.fetches"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    writer = Writer(url, catalogue=settings.catalogue)
+    writer = Writer(url, catalogue=settings.catalogue, open_log=lambda: _open_log(settings))
     writer.prepare()
     watch = Watch(settings, url, patience_seconds=patience_seconds)
     datadir = Path(tempfile.mkdtemp(prefix="datarun-projector-"))
@@ -54,6 +55,12 @@ def run(settings: Settings, url: str, *, session_seconds: float, patience_second
         return asyncio.run(_live(app))
     finally:
         shutil.rmtree(datadir, ignore_errors=True)
+
+
+def _open_log(settings: Settings) -> EventLog:
+    from datarun.log.kafka import KafkaLog  # noqa: PLC0415 - hardly ever needed
+
+    return KafkaLog(settings.brokers)
 
 
 async def _live(app: App) -> int:

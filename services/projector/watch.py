@@ -16,6 +16,8 @@ from datarun import notify
 from datarun.db import connect
 from datarun.errors import LogUnavailable
 from datarun.log import EventLog
+from datarun.log.holes import is_hole
+from datarun.projection.offsets import Offsets
 from datarun.settings import Settings
 from datarun.topics import PROJECTED, Kind
 from services.projector.reaper import Reaper
@@ -41,6 +43,7 @@ class Watch:
         self._url = url
         self._stall = Stall()
         self._read_model: Postgres | None = None
+        self._left: Offsets = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="projector-watch")
 
@@ -61,8 +64,10 @@ class Watch:
 
     def _watch(self) -> None:
         from datarun.log.kafka import KafkaLog  # noqa: PLC0415 - not needed to get ready
+        from datarun.log.vigil import watch_topics  # noqa: PLC0415
 
-        event_log = KafkaLog(self._settings.kafka)
+        watch_topics(self._settings.brokers, prefix=self._settings.topic_prefix)
+        event_log = KafkaLog(self._settings.brokers)
         reaper = Reaper(event_log, catalogue=self._settings.catalogue, patience_seconds=self._patience_seconds)
         ticks = 0
         while not self._stopping.wait(TICK_SECONDS):
@@ -92,11 +97,22 @@ class Watch:
         topics = [self._settings.catalogue.full_name(topic) for topic in PROJECTED if topic.kind is not Kind.STATE]
         ends = event_log.end_offsets(topics)
         offsets = read_model.offsets()
-        behind = sum(max(end - offsets.get(tp, 0), 0) for tp, end in ends.items())
+        left = {tp: end - offsets.get(tp, 0) for tp, end in ends.items() if end > offsets.get(tp, 0)}
+        self._pass_over_holes(read_model, event_log, left, offsets)
+        behind = sum(left.values())
         notify.status(f"{behind} events behind")
         if self._stall.look(behind=behind, progress=sum(offsets.values()), now=time.monotonic()):
             log.critical("projector.stalled", behind=behind)
             os._exit(EXIT_STALLED)
+
+    def _pass_over_holes(self, read_model: Postgres, event_log: EventLog, left: Offsets, offsets: Offsets) -> None:
+        """Move the projection to the end of a partition that ends in a hole; no record will ever come to do so."""
+        for tp, count in left.items():
+            start = offsets.get(tp, 0)
+            if self._left.get(tp) == count and is_hole(event_log, tp, start, start + count):
+                read_model.pass_over(tp, start, start + count)
+                log.info("projector.hole", topic=tp.topic, partition=tp.partition, offset=start, count=count)
+        self._left = left
 
     def _blind(self, reaper: Reaper) -> None:
         reaper.restart()

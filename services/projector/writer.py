@@ -11,8 +11,10 @@ from psycopg2 import InterfaceError, OperationalError
 from psycopg2.extensions import connection as Connection
 
 from datarun.db import connect
-from datarun.log import StoredRecord
-from datarun.projection.apply import Applied, apply
+from datarun.errors import LogUnavailable
+from datarun.log import EventLog, StoredRecord
+from datarun.projection.apply import Applied
+from datarun.projection.holes import OpenLog, apply_over_holes
 from datarun.projection.offsets import Offsets, lock_offsets, move_offsets
 from datarun.readmodel import SCHEMA
 from datarun.topics import Catalogue, Kind
@@ -27,8 +29,10 @@ T = TypeVar("T")
 class Writer:
     """Applies batches; a database that is away is waited for, however long, and nothing is dropped meanwhile."""
 
-    def __init__(self, url: str, *, catalogue: Catalogue) -> None:
+    def __init__(self, url: str, *, catalogue: Catalogue, open_log: OpenLog) -> None:
         self._url = url
+        self._open_log = open_log
+        self._log: EventLog | None = None
         self._catalogue = catalogue
         self._connection: Connection | None = None
 
@@ -38,7 +42,11 @@ class Writer:
 
     def apply(self, records: Sequence[StoredRecord]) -> Applied:
         """Bring records into the read model; returns once they are committed there."""
-        return self._patiently(lambda connection: apply(records, connection, catalogue=self._catalogue))
+        return self._patiently(
+            lambda connection: apply_over_holes(
+                records, connection, catalogue=self._catalogue, open_log=self._opened_log
+            )
+        )
 
     def positions(self, starts: Offsets) -> Offsets:
         """Return where to read on, given the first offset each partition still has."""
@@ -50,13 +58,19 @@ class Writer:
             self._connection.close()
             self._connection = None
 
+    def _opened_log(self) -> EventLog:
+        """Return the log to look holes up in; most projectors never meet one."""
+        if self._log is None:
+            self._log = self._open_log()
+        return self._log
+
     def _patiently(self, task: Callable[[Connection], T]) -> T:
         pause = FIRST_PAUSE_SECONDS
         while True:
             try:
                 return task(self._connected())
-            except (OperationalError, InterfaceError) as error:
-                log.warning("projector.database_away", error=str(error).strip(), retry_in_seconds=pause)
+            except (OperationalError, InterfaceError, LogUnavailable) as error:
+                log.warning("projector.server_away", error=str(error).strip(), retry_in_seconds=pause)
                 self.close()
                 time.sleep(pause)
                 pause = min(pause * 2, LONGEST_PAUSE_SECONDS)

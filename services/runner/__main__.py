@@ -23,6 +23,7 @@ from datarun.gateway_client import GatewayClient, GatewayRefused
 from datarun.http_blobs import CACHE_MIB, HttpBlobs, blobs_of
 from datarun.log.kafka import KafkaLog
 from datarun.log.queue import KafkaWorkQueue
+from datarun.log.vigil import watch_topics
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
 from datarun.telemetry import configure_logging
 from datarun.topics import QUEUES
@@ -154,7 +155,8 @@ def serve(
 ) -> None:
     """Have an executor run what the queues bring until SIGTERM or SIGINT; running folds get the grace to finish."""
     fences = fences or Fences()
-    event_log = KafkaLog(settings.kafka)
+    event_log = KafkaLog(settings.brokers)
+    watch_topics(settings.brokers, prefix=settings.topic_prefix)
     runner_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
     publisher = Publisher(event_log, catalogue=settings.catalogue, source=f"datarun/runner/{runner_id}")
     structlog.contextvars.bind_contextvars(runner_id=runner_id)
@@ -167,7 +169,7 @@ def serve(
         queues = [(name, QUEUES[name]) for name in options.queues]
         control = Control(event_log, catalogue=settings.catalogue, fences=fences, on_fence=executor.cancel)
         service = Service(
-            queue=KafkaWorkQueue(settings.kafka, queues, catalogue=settings.catalogue, event_log=event_log),
+            queue=KafkaWorkQueue(settings.brokers, queues, catalogue=settings.catalogue, event_log=event_log),
             worker=Worker(executor=executor, blobs=blobs, publisher=publisher, identity=me),
             catalogue=settings.catalogue,
             holdings=Holdings(),

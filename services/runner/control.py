@@ -120,7 +120,7 @@ class Control:
     def _learn(self, record: StoredRecord) -> None:
         try:
             event = envelope.decode(record.value, record.headers)
-            envelope.check_route(event, topic=record.topic, key=record.key, catalogue=self._catalogue)
+            envelope.check_route(event, record, catalogue=self._catalogue)
         except Rejected as refusal:
             log.warning("control.refused", partition=record.partition, offset=record.offset, reason=str(refusal))
             return

@@ -111,7 +111,7 @@ class Service:
         crash_point("runner.after_take")
         try:
             event = envelope.decode(record.value, record.headers)
-            envelope.check_route(event, topic=record.topic, key=record.key, catalogue=self.catalogue)
+            envelope.check_route(event, record, catalogue=self.catalogue)
         except Rejected as refusal:
             self.worker.publisher.dead_letter(record, refusal)
             self.queue.accept(work)

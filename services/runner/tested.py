@@ -103,7 +103,7 @@ class _Records:
 
     def _decoded(self, record: StoredRecord) -> Event:
         event = envelope.decode(record.value, record.headers)
-        envelope.check_route(event, topic=record.topic, key=record.key, catalogue=self._catalogue)
+        envelope.check_route(event, record, catalogue=self._catalogue)
         return event
 
 

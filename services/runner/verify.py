@@ -71,7 +71,7 @@ class Options:
 
 def run(settings: Settings, wanted: Wanted, options: Options, console: Console) -> Exit:
     """Verify the wanted folds, a line each as they come, and return the exit code."""
-    event_log = KafkaLog(settings.kafka)
+    event_log = KafkaLog(settings.brokers)
     try:
         with _bar(console) as bar:
             task = bar.add_task("reading the log", total=None)

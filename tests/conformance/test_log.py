@@ -9,6 +9,7 @@ import pytest
 
 from datarun.log import REQUEUED, Record, TopicPartition
 from datarun.log.memory import MemoryLog, MemoryWorkQueue, QueueState
+from datarun.partitioner import partition_of
 from datarun.topics import DATA_REQUESTS, FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, Catalogue
 
 SECONDS = 20
@@ -313,3 +314,17 @@ def test_many_appenders_lose_nothing(system):
         thread.join()
     assert len(set(positions)) == 200
     assert len(read_all(system, FOLD_EVENTS)) == 200
+
+
+def test_a_key_lies_where_the_partitioner_says(system):
+    """Whoever computes a key's partition comes to the one that holds its records."""
+    for key in (b"", b"1", b"12", b"123", b"1234", b"12345678", b"runner-\xc3\xa9-1"):
+        position = append(system, FOLD_EVENTS, key, b"{}")
+        assert position.partition == partition_of(key, FOLD_EVENTS.partitions)
+
+
+def test_the_first_offsets_are_known(system):
+    """Nothing is forgotten, so a log begins at 0, everywhere."""
+    topic = system.catalogue.full_name(FOLD_EVENTS)
+    append(system, FOLD_EVENTS, b"1", b"{}")
+    assert system.log.start_offsets([topic]) == {TopicPartition(topic, n): 0 for n in range(FOLD_EVENTS.partitions)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from datarun.blobs import BlobStore
-from datarun.events import Dataset, FoldRequested, NamedBlob, Priority, Split, SplitRequested
+from datarun.events import Dataset, FoldRequested, NamedBlob, Priority, Split, SplitRequested, StandardSplit
 
 ROWS = 40
 WAITS = """
@@ -64,9 +64,7 @@ def split(data: Dataset, raw_data_id: int) -> SplitRequested:
         raw_data_id=raw_data_id,
         attempt=1,
         task_id=f"split {raw_data_id}",
-        kind="standard",
-        held_out_test=0.5,
-        random_state=42,
+        plan=StandardSplit(held_out_test=0.5, random_state=42),
         dataset=data.model_copy(update={"raw_data_id": raw_data_id, "split": None}),
         requested_by="somebody",
     )

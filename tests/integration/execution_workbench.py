@@ -12,7 +12,17 @@ from typing import Any
 import numpy as np
 
 from datarun.blobs import LocalBlobs
-from datarun.events import Dataset, FoldRequested, NamedBlob, Priority, Sandbox, Split, SplitRequested
+from datarun.events import (
+    CustomSplit,
+    Dataset,
+    FoldRequested,
+    NamedBlob,
+    Priority,
+    Sandbox,
+    Split,
+    SplitRequested,
+    StandardSplit,
+)
 from services.runner.execution import Executor, Failed, Limits, Tested, Trained
 from services.runner.execution.sandboxes import Plan
 
@@ -62,9 +72,7 @@ class Workbench:
             raw_data_id=dataset.raw_data_id,
             attempt=1,
             task_id="task",
-            kind="custom" if held_out is None else "standard",
-            held_out_test=held_out,
-            random_state=None if held_out is None else 42,
+            plan=CustomSplit() if held_out is None else StandardSplit(held_out_test=held_out, random_state=42),
             dataset=dataset,
             requested_by="tester",
         )

@@ -20,7 +20,7 @@ from datarun.projection.apply import Applied, apply
 from datarun.projection.batch import fold
 from datarun.projection.offsets import Gap, read_offsets
 from datarun.readmodel.schema import create_read_model, drop_read_model
-from tests.histories import CATALOGUE, Log, heartbeat, logs, partition_of, requested, run_event, tables
+from tests.histories import CATALOGUE, NEIGHBOURS, Log, heartbeat, logs, partition_of, requested, run_event, tables
 from tests.readmodel_dump import dump
 
 
@@ -52,16 +52,16 @@ def test_any_reading_of_a_log_gives_the_same_tables(connection: Connection, log:
 
 def test_known_records_are_skipped_and_counted(connection: Connection) -> None:
     """A consumer that died before it acknowledged reads again."""
-    log = Log(partitions=1)
-    records = [log.append(run_event(FoldStarted, number)) for number in (1, 2, 3)]
+    log = Log()
+    records = [log.append(run_event(FoldStarted, number)) for number in NEIGHBOURS]
     assert _apply(records[:2], connection) == Applied(2, 0, 0)
     assert _apply(records, connection) == Applied(1, 2, 0)
 
 
 def test_a_gap_changes_nothing(connection: Connection) -> None:
     """The records before the gap are not applied either: the batch is one transaction."""
-    log = Log(partitions=1)
-    records = [log.append(run_event(FoldStarted, number)) for number in (1, 2, 3)]
+    log = Log()
+    records = [log.append(run_event(FoldStarted, number)) for number in NEIGHBOURS]
     with pytest.raises(Gap):
         _apply([records[0], records[2]], connection)
     assert dump(connection)["fold"] == {}
@@ -148,8 +148,8 @@ def test_a_crash_at_either_side_of_the_commit_loses_and_doubles_nothing(
     import os
     import pickle
 
-    log = Log(partitions=1)
-    records = [log.append(run_event(FoldTested, number)) for number in (1, 2)]
+    log = Log()
+    records = [log.append(run_event(FoldTested, number)) for number in NEIGHBOURS[:2]]
     done = subprocess.run(
         [sys.executable, "-c", _CRASHING, postgres_url],
         input=pickle.dumps(records),

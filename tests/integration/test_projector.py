@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import psycopg2
 import pytest
+from confluent_kafka import Producer
 from psycopg2.extensions import connection as Connection
 from typer.testing import CliRunner
 
@@ -22,10 +23,10 @@ from datarun.envelope import encode
 from datarun.events import FoldStarted, FoldTested
 from datarun.log import Record
 from datarun.log.admin import create_topics
-from datarun.log.kafka import KafkaLog
+from datarun.log.kafka import KafkaLog, producer_config
 from datarun.stack.postgres import local_postgres
 from datarun.topics import FOLD_EVENTS, Catalogue
-from tests.histories import heartbeat, requested, run_event, story
+from tests.histories import NEIGHBOURS, heartbeat, requested, run_event, story
 from tests.projecting import CONTEXT, Installation, wait_until
 from tests.readmodel_dump import dump
 
@@ -119,6 +120,39 @@ def test_what_cannot_be_applied_becomes_a_dead_letter_and_the_partition_goes_on(
         ["undecodable", "undecodable", "unknown_type", "unknown_version", "misrouted", "misrouted", "schema"]
     )
     assert list(found["fold"]) == [1]
+
+
+def test_holes_of_transactions_are_passed_over_and_what_was_taken_back_is_not_seen(
+    installation: Installation, log: KafkaLog, connection: Connection
+) -> None:
+    """Committed and aborted transactions among other records: no gap is refused, live and rebuilt are equal."""
+    producer = Producer({**producer_config(installation.kafka), "transactional.id": installation.catalogue.prefix})
+    producer.init_transactions(30)
+
+    def transact(fold_id: int, *, commit: bool) -> None:
+        record = encode(run_event(FoldTested, fold_id), catalogue=installation.catalogue, context=CONTEXT)
+        producer.begin_transaction()
+        producer.produce(record.topic, key=record.key, value=record.value, headers=list(record.headers))
+        producer.commit_transaction(30) if commit else producer.abort_transaction(30)
+
+    first, second, third = NEIGHBOURS
+    with installation.projector() as projector:
+        projector.wait_ready()
+        installation.append(log, [run_event(FoldStarted, first)])
+        transact(first, commit=True)
+        transact(second, commit=False)
+        installation.append(log, [run_event(FoldTested, third)])
+        transact(second, commit=False)
+        # The last offsets of the partition are a hole, too; the projector finds that nothing is there to come.
+        wait_until(lambda: installation.caught_up(log), CATCH_UP_SECONDS)
+        assert projector.process.poll() is None
+    found = dump(connection)
+    assert sorted(found["fold"]) == sorted([first, third])
+    assert found == installation.expected(log)
+    options = ["--kafka", installation.kafka, "--postgres", installation.postgres_url]
+    options += ["--topic-prefix", installation.catalogue.prefix, "--dir", str(installation.folder), "--jobs", "1"]
+    rebuilt = CliRunner().invoke(command, ["rebuild", *options])
+    assert rebuilt.exit_code == 0, rebuilt.output
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGKILL])

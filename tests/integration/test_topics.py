@@ -1,13 +1,22 @@
 """Topics are made as the catalogue says, and refused where they differ."""
 
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, NewTopic
 
+from datarun.envelope import Context, encode, now
 from datarun.errors import LogUnavailable, TopicsDiffer
+from datarun.events import FoldLost
 from datarun.log.admin import create_topics, probe
+from datarun.log.differences import other_producers
+from datarun.log.kafka import KafkaLog
+from datarun.log.vigil import EXIT_DIFFERENT
+from datarun.published.examples import EXAMPLES
 from datarun.topics import FOLD_EVENTS, FOLD_REQUESTS_HIGH, TOPICS, Catalogue
 
 
@@ -85,3 +94,58 @@ def test_no_broker_is_said_so():
     assert not probe("127.0.0.1:1", 0.5)
     with pytest.raises(LogUnavailable):
         create_topics("127.0.0.1:1", prefix="t.")
+
+
+def _datarun(*arguments):
+    command = [sys.executable, "-m", "datarun.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_check_says_what_differs_and_what_helps(kafka, topic_prefix):
+    """Missing topics, other partitions, another retention; and nothing once all is as declared."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    name = Catalogue(topic_prefix).full_name(FOLD_REQUESTS_HIGH)
+    for future in admin.create_topics([NewTopic(name, 3, 1, config={"retention.ms": "1000"})]).values():
+        future.result(10)
+    wait_until(lambda: name in admin.list_topics(timeout=10).topics)
+    told = _datarun("topics", "check", "--kafka", kafka, "--topic-prefix", topic_prefix)
+    assert told.returncode == 1, told.stderr
+    assert f"{name}: 3 partitions, the catalogue says 1" in told.stdout
+    assert f"{name}: retention.ms=1000, the catalogue says -1\n    kafka-configs.sh --alter" in told.stdout
+    assert f"{topic_prefix}fold-events is missing\n    datarun topics create" in told.stdout
+
+
+def test_check_finds_producers_with_another_partitioner(kafka, topic_prefix):
+    """Librdkafka's default puts keys elsewhere; the place and the reason are said."""
+    create_topics(kafka, prefix=topic_prefix)
+    catalogue = Catalogue(topic_prefix)
+    log = KafkaLog(kafka)
+    try:
+        assert other_producers(log, catalogue) == []
+        events = [EXAMPLES[FoldLost].model_copy(update={"fold_id": number}) for number in range(1, 13)]
+        records = [encode(event, catalogue=catalogue, context=Context("test", now())) for event in events]
+        foreign = Producer({"bootstrap.servers": kafka})
+        for record in records:
+            foreign.produce(record.topic, key=record.key, value=record.value, headers=list(record.headers))
+        assert foreign.flush(20) == 0
+        found = other_producers(log, catalogue)
+    finally:
+        log.close()
+    assert found
+    assert all("the partitioner is murmur2_random" in one.what for one in found)
+
+
+def test_a_service_ends_when_its_topics_differ(kafka, topic_prefix):
+    """It says which, and exits with 78; so nothing is written to topics that would scatter a fold's events."""
+    admin = AdminClient({"bootstrap.servers": kafka})
+    name = Catalogue(topic_prefix).full_name(FOLD_EVENTS)
+    for future in admin.create_topics([NewTopic(name, 3, 1)]).values():
+        future.result(10)
+    wait_until(lambda: name in admin.list_topics(timeout=10).topics)
+    code = (
+        "import time; from datarun.log.brokers import Brokers; from datarun.log.vigil import watch_topics\n"
+        f"watch_topics(Brokers({kafka!r}), prefix={topic_prefix!r}); time.sleep(30)"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == EXIT_DIFFERENT
+    assert f"{name}: 3 partitions, the catalogue says 12" in ended.stdout + ended.stderr

@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from datarun import envelope, events
 from datarun.errors import Misrouted, Rejected, SchemaMismatch, Undecodable, UnknownType, UnknownVersion
 from datarun.events import EVENT_TYPES, Blob, Event, FoldLost, Priority
-from datarun.topics import Catalogue
+from datarun.log import StoredRecord
+from datarun.partitioner import partition_of
+from datarun.topics import FOLD_EVENTS, Catalogue
 
 CATALOGUE = Catalogue("t.")
 CONTEXT = envelope.Context(source="test", time=datetime(2026, 1, 2, tzinfo=UTC), correlation_id="c1")
@@ -84,13 +86,16 @@ def test_any_bytes_are_decoded_or_rejected(value, wire_type):
     assert isinstance(event, Event)
 
 
-def test_a_record_in_another_topic_or_under_another_key_is_misrouted():
-    """Key and topic must be those of the event."""
-    envelope.check_route(LOST, topic="t.fold-events", key=b"11", catalogue=CATALOGUE)
+def test_a_record_in_another_topic_partition_or_under_another_key_is_misrouted():
+    """Key, topic and partition must be those of the event."""
+    at_home = StoredRecord("t.fold-events", partition_of(b"11", FOLD_EVENTS.partitions), 0, b"11", b"")
+    envelope.check_route(LOST, at_home, catalogue=CATALOGUE)
     with pytest.raises(Misrouted):
-        envelope.check_route(LOST, topic="t.data-events", key=b"11", catalogue=CATALOGUE)
+        envelope.check_route(LOST, at_home._replace(topic="t.data-events"), catalogue=CATALOGUE)
     with pytest.raises(Misrouted):
-        envelope.check_route(LOST, topic="t.fold-events", key=b"12", catalogue=CATALOGUE)
+        envelope.check_route(LOST, at_home._replace(key=b"12"), catalogue=CATALOGUE)
+    with pytest.raises(Misrouted, match="murmur2_random"):
+        envelope.check_route(LOST, at_home._replace(partition=at_home.partition - 1), catalogue=CATALOGUE)
 
 
 def test_every_event_has_a_topic_and_a_sentence():

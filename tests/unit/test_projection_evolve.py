@@ -29,7 +29,7 @@ from datarun.projection.batch import Batch, fold
 from datarun.projection.evolve import TAKERS, Projected, Registers, evolve
 from datarun.projection.offsets import Gap, Offsets, unseen
 from datarun.topics import PROJECTED
-from tests.histories import CATALOGUE, Log, heartbeat, logs, partition_of, requested, run_event, tables
+from tests.histories import CATALOGUE, NEIGHBOURS, Log, heartbeat, logs, partition_of, requested, run_event, tables
 
 
 def _read(batches: list[list[StoredRecord]]) -> Batch:
@@ -147,14 +147,14 @@ def test_a_record_that_cannot_be_decoded_becomes_a_dead_letter() -> None:
 
 def test_a_gap_is_refused() -> None:
     """Records that nobody saw are not skipped silently."""
-    log = Log(partitions=1)
-    records = [log.append(run_event(FoldStarted, number)) for number in (1, 2, 3)]
+    log = Log()
+    records = [log.append(run_event(FoldStarted, number)) for number in NEIGHBOURS]
     with pytest.raises(Gap, match="expected offset 1, got 2"):
         unseen([records[0], records[2]], {partition_of(records[0]): 0}, catalogue=CATALOGUE)
 
 
 def test_a_compacted_topic_may_jump() -> None:
     """Compaction takes heartbeats away, so their offsets have holes."""
-    log = Log(partitions=1)
+    log = Log()
     records = [log.append(heartbeat("runner-1", number)) for number in (1, 2, 3)]
     assert unseen(records[2:], {partition_of(records[0]): 0}, catalogue=CATALOGUE) == records[2:]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datarun.envelope import decode, encode
-from datarun.events import SplitRequested
+from datarun.events import SplitRequested, StandardSplit
 from datarun.leases import LONGEST_PATIENCE_SECONDS, PATIENCE_SECONDS, PendingSplit, SplitPatience
 from datarun.log import TopicPartition
 from datarun.log.memory import MemoryLog
@@ -74,9 +74,7 @@ def test_the_same_request_is_appended_again() -> None:
         raw_data_id=1,
         attempt=1,
         task_id="s",
-        kind="standard",
-        held_out_test=0.3,
-        random_state=42,
+        plan=StandardSplit(held_out_test=0.3, random_state=42),
         dataset=dataset(),
         requested_by="u",
     )

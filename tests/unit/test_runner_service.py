@@ -101,9 +101,7 @@ def split_requested():
         raw_data_id=1,
         attempt=1,
         task_id="s",
-        kind="standard",
-        held_out_test=0.3,
-        random_state=42,
+        plan=events.StandardSplit(held_out_test=0.3, random_state=42),
         dataset=fold_requested().dataset,
         requested_by="u",
     )

@@ -89,7 +89,7 @@ class Follower:
             self._next = record.offset + 1
             try:
                 event = envelope.decode(record.value, record.headers)
-                envelope.check_route(event, topic=record.topic, key=record.key, catalogue=self._catalogue)
+                envelope.check_route(event, record, catalogue=self._catalogue)
             except Rejected as refusal:
                 log.warning("environments.refused", offset=record.offset, reason=refusal.reason, detail=str(refusal))
             else:

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from datarun.blobs import BlobStore
 from datarun.errors import FoldFailure
-from datarun.events import FoldRequested, NamedBlob, Sandbox, Split, SplitRequested, Stage
+from datarun.events import FoldRequested, NamedBlob, Sandbox, Split, SplitRequested, Stage, StandardSplit
 from services.runner.execution import datasets, jobs, messages
 from services.runner.execution.box import Box
 from services.runner.execution.bundles import Bundle, Bundles
@@ -104,19 +105,17 @@ class Executor:
 
     def split(self, request: SplitRequested) -> Split | Failed:
         """Split a dataset within the hard limit; raises Retryable for a fault of the platform."""
-        limit_mib = self._limits.disk_mib
+        plan, task_id, limit_mib = request.plan, request.task_id, self._limits.disk_mib
         deadline = Deadline(self._limits.hard_seconds)
-
-        def standard(child: Conversation, table: Bundle) -> Split:
-            return jobs.split(child, table, request, blobs=self._blobs, limit_mib=limit_mib)
 
         def custom(child: Conversation, files: Bundle) -> Split:
             module = datasets.module_of(request.dataset)
             prepared = jobs.prepare(child, files, module, blobs=self._blobs, limit_mib=limit_mib)
-            return Split(kind="custom", task_id=request.task_id, prepared=prepared)
+            return Split(kind="custom", task_id=task_id, prepared=prepared)
 
         try:
-            if request.kind == "standard":
+            if isinstance(plan, StandardSplit):
+                standard = partial(jobs.split, plan=plan, task_id=task_id, blobs=self._blobs, limit_mib=limit_mib)
                 return self._converse(standard, [datasets.table_of(request.dataset)], deadline=deadline)
             with self._environments.use(request.dataset.raw_data_id) as environment:
                 return self._converse(custom, request.dataset.files, deadline=deadline, environment=environment)

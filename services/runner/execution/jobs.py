@@ -7,7 +7,7 @@ import stat
 
 from datarun.blobs import BlobStore
 from datarun.errors import FoldFailure
-from datarun.events import Cause, Fault, NamedBlob, Split, SplitRequested, Stage
+from datarun.events import Cause, Fault, NamedBlob, Split, Stage, StandardSplit
 from services.runner.execution import messages
 from services.runner.execution.bundles import FILE_NAME, Bundle
 from services.runner.execution.conversation import Conversation
@@ -54,13 +54,15 @@ def prepare(
     return tuple(prepared.values())
 
 
-def split(child: Conversation, bundle: Bundle, request: SplitRequested, *, blobs: BlobStore, limit_mib: int) -> Split:
+def split(
+    child: Conversation, bundle: Bundle, plan: StandardSplit, *, task_id: str, blobs: BlobStore, limit_mib: int
+) -> Split:
     """Have a CSV file split into a train and a test part, and store both."""
     job = {
         "job": "split",
         "files": bundle.files,
-        "held_out_test": request.held_out_test,
-        "random_state": request.random_state,
+        "held_out_test": plan.held_out_test,
+        "random_state": plan.random_state,
     }
     child.send(job, [bundle.descriptor])
     answer, descriptors = child.answer(Stage.SPLIT, "split", descriptors=PARTS)
@@ -70,9 +72,9 @@ def split(child: Conversation, bundle: Bundle, request: SplitRequested, *, blobs
         wire.close(descriptors)
     return Split(
         kind="standard",
-        task_id=request.task_id,
-        held_out_test=request.held_out_test,
-        random_state=request.random_state,
+        task_id=task_id,
+        held_out_test=plan.held_out_test,
+        random_state=plan.random_state,
         train=train,
         test=test,
         train_rows=answer["train_rows"],
