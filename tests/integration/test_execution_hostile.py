@@ -271,12 +271,10 @@ def named(mark: str) -> list[psutil.Process]:
     return [process for process in psutil.process_iter(["name"]) if process.info["name"] == mark]
 
 
-@pytest.mark.parametrize(
-    ("mark", "then"),
-    [(f"good{MINE}", "pass"), (f"bad{MINE}", "os._exit(1)"), (f"late{MINE}", "time.sleep(99)")],
-)
-def test_a_daemon_left_behind_is_gone(bench: Workbench, dataset: Dataset, mark: str, then: str) -> None:
+@pytest.mark.parametrize(("name", "then"), [("good", "pass"), ("bad", "os._exit(1)"), ("late", "time.sleep(99)")])
+def test_a_daemon_left_behind_is_gone(bench: Workbench, dataset: Dataset, name: str, then: str) -> None:
     """A process in a session of its own dies with its fold, however that ends."""
+    mark = f"{name}{MINE}"
     code = classifier(top=DAEMON, fit=f"daemon(b'{mark}'); {then}")
     begun = time.monotonic()
     outcome = bench.run(dataset, {"classifier.py": code}, range(60))
