@@ -9,11 +9,12 @@ import structlog
 
 from datarun.blobs import BlobStore
 from datarun.crashes import crash_point
-from datarun.errors import LogUnavailable
+from datarun.errors import BlobCorrupt, BlobMissing, BlobsMismatch, BlobsMissing, LogUnavailable
 from datarun.events import (
     Blob,
     Cause,
     DataSplit,
+    Fault,
     FoldFailed,
     FoldRequested,
     FoldTested,
@@ -22,6 +23,7 @@ from datarun.events import (
     Sandbox,
     SplitFailed,
 )
+from datarun.log import StoredRecord
 from services.runner.execution import Executor, Failed, Predictions, Tested, Trained
 from services.runner.publisher import Publisher
 from services.runner.runs import FoldRun, SplitRun
@@ -111,6 +113,30 @@ class Worker:
         self.publisher.append_surely(event, cause=run.work.record)
         crash_point("runner.after_split_result")
         return True
+
+    def lament(self, record: StoredRecord, error: BlobMissing | BlobCorrupt) -> None:
+        """Keep a record whose blobs are not there, or not what it says, as a dead letter."""
+        refusal = BlobsMissing if isinstance(error, BlobMissing) else BlobsMismatch
+        try:
+            self.publisher.dead_letter(record, refusal(str(error)))
+        except LogUnavailable as unavailable:
+            log.warning("runner.dead_letter_lost", error=str(unavailable))
+
+    def refuse_split(self, run: SplitRun, error: BlobMissing | BlobCorrupt) -> None:
+        """End a split whose blobs no runner has found."""
+        self.lament(run.work.record, error)
+        request = run.request
+        event = SplitFailed(
+            raw_data_id=request.raw_data_id,
+            attempt=request.attempt,
+            task_id=request.task_id,
+            cause=Cause.INVALID,
+            fault=Fault.PLATFORM,
+            log=f"{error} - ERROR(split data) \n",
+            runner_id=self.identity.runner_id,
+        )
+        if run.claim():
+            self.publisher.append_surely(event, cause=run.work.record)
 
     def _result(self, request: FoldRequested, outcome: Tested | Failed) -> FoldTested | FoldFailed:
         fields = self._run_fields(request)
