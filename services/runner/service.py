@@ -18,7 +18,7 @@ import structlog
 
 from datarun import envelope
 from datarun.crashes import crash_point
-from datarun.errors import BlobCorrupt, BlobMissing, LogUnavailable, Rejected, Retryable
+from datarun.errors import LogUnavailable, Rejected, Retryable
 from datarun.events import FoldFailed, FoldRequested, FoldStarted, FoldTested, RunningFold, SplitRequested
 from datarun.log import Work, WorkQueue
 from datarun.topics import Catalogue
@@ -35,8 +35,6 @@ LEASE_SECONDS = 10.0
 STARTED_SECONDS = 10.0
 SPLIT_LOCK_SECONDS = 10.0
 """Shorter than the share group's record lock, so that an accept still counts."""
-SPLIT_TRIES = 3
-"""So often a split whose blobs are not there is given back: another runner may reach them."""
 PAUSE_SECONDS = 1.0
 REMEMBERED = 10_000
 """Deliveries begun here; a broker killed right after an accept hands the record out once more."""
@@ -202,10 +200,6 @@ class Service:
             if result is not None:
                 self.worker.tell(run, result)
                 logger.info("fold.done")
-        except (BlobMissing, BlobCorrupt) as error:
-            # Its next deliveries may find them elsewhere; who sent it finds this.
-            logger.warning("fold.given_back", error=str(error))
-            self.worker.lament(run.record, error)
         except Retryable as error:
             # No result: heartbeats stop naming the fold and the reaper requests it again.
             logger.warning("fold.given_back", error=str(error))
@@ -230,12 +224,6 @@ class Service:
         try:
             if self.worker.run_split(run):
                 log.info("split.done", raw_data_id=run.request.raw_data_id, attempt=run.request.attempt)
-        except (BlobMissing, BlobCorrupt) as error:
-            if run.work.delivery_count < SPLIT_TRIES:
-                run.done.set_exception(error)
-            else:
-                self.worker.refuse_split(run, error)
-                run.done.set_result(None)
         except Exception as error:  # noqa: BLE001 - the loop reads it and gives the split back
             run.done.set_exception(error)
         else:
