@@ -103,6 +103,7 @@ fold = Table(
 """A fold's newest accepted attempt; blobs are named by `sha256:size`."""
 
 Index("fold_dataset", fold.c.raw_data_id)
+Index("fold_submission", fold.c.submission_id)
 
 cancellation = Table(
     "cancellation",
@@ -152,3 +153,17 @@ fetch_claim = Table(
 """Predictions that a client is fetching, or fetched while the read model does not say so yet."""
 
 Index("fetch_claim_fetch", fetch_claim.c.fetch_id)
+
+answered = Table(
+    "answered",
+    metadata,
+    Column("username", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_digest", LargeBinary, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    _moment("answered_at"),
+)
+"""First answers to requests that came with an Idempotency-Key."""
+
+Index("answered_at", answered.c.answered_at)

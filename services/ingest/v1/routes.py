@@ -5,6 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from services.ingest.v1 import (
+    accepting,
     cancel,
     datasets,
     dead_letters,
@@ -13,14 +14,19 @@ from services.ingest.v1 import (
     kinds,
     openings,
     predictions,
+    retries,
     runners,
+    uploads,
     why,
 )
 from services.ingest.v1.operation import Operation
 
 OPERATIONS: tuple[Operation, ...] = (
     *datasets.OPERATIONS,
+    *uploads.OPERATIONS,
     *folds.OPERATIONS,
+    *accepting.OPERATIONS,
+    *retries.OPERATIONS,
     *why.OPERATIONS,
     *history.OPERATIONS,
     *cancel.OPERATIONS,
