@@ -45,7 +45,7 @@ def make_app(settings: Settings, event_log: EventLog) -> web.Application:
     app.cleanup_ctx.append(_parts(settings, event_log))
     app.add_routes([web.get("/healthz", health.healthz), web.get("/readyz", health.readyz)])
     app.add_routes([web.route(method, blob_routes.PATH, handler) for method, handler in blob_routes.METHODS.items()])
-    app.add_routes(v1.routes())
+    v1.add_to(app)
     for path, methods in LEGACY.items():
         # The 2016 service redirected a path without its slash, which loses a POST; both are served.
         for variant in (path, path.removesuffix("/")):

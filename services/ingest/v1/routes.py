@@ -9,6 +9,7 @@ from services.ingest.v1 import (
     cancel,
     datasets,
     dead_letters,
+    documents,
     folds,
     history,
     kinds,
@@ -35,6 +36,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *openings.OPERATIONS,
     *dead_letters.OPERATIONS,
     *kinds.OPERATIONS,
+    *documents.OPERATIONS,
 )
 ROLES: dict[str, tuple[str, ...] | None] = {
     **{operation.path.partition("{")[0]: None for operation in OPERATIONS if operation.roles is None},
@@ -43,6 +45,7 @@ ROLES: dict[str, tuple[str, ...] | None] = {
 """Below /v1/ everybody is known; what a role may use its operation says."""
 
 
-def routes() -> list[web.RouteDef]:
-    """Return the routes of all operations."""
-    return [web.route(operation.method, operation.path, operation.handler()) for operation in OPERATIONS]
+def add_to(app: web.Application) -> None:
+    """Add the routes of all operations, and what describes them."""
+    documents.add_documents(app, OPERATIONS)
+    app.add_routes([web.route(operation.method, operation.path, operation.handler()) for operation in OPERATIONS])
