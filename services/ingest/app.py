@@ -19,7 +19,7 @@ from datarun.errors import BlobsUnavailable, DatabaseUnavailable
 from datarun.log import EventLog
 from datarun.settings import Settings
 from services.ingest import blobs as blob_routes
-from services.ingest import datasets, folds, health, predictions
+from services.ingest import datasets, folds, health, metrics, predictions
 from services.ingest.answers import UNDER_WAY, refusal_answer
 from services.ingest.arrays import Arrays
 from services.ingest.auth import Doorkeeper
@@ -41,9 +41,11 @@ log = structlog.get_logger(__name__)
 
 def make_app(settings: Settings, event_log: EventLog) -> web.Application:
     """Return the service; nothing is opened before it starts, and it starts whatever is away."""
-    app = web.Application(middlewares=[answer_refusals, admit])
+    app = web.Application(middlewares=[metrics.observe, answer_refusals, admit])
+    app[metrics.METRICS] = metrics.Metrics()
     app.cleanup_ctx.append(_parts(settings, event_log))
     app.add_routes([web.get("/healthz", health.healthz), web.get("/readyz", health.readyz)])
+    app.add_routes([web.get("/metrics", metrics.show)])
     app.add_routes([web.route(method, blob_routes.PATH, handler) for method, handler in blob_routes.METHODS.items()])
     v1.add_to(app)
     for path, methods in LEGACY.items():
