@@ -18,7 +18,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "intake"
 metadata = MetaData(schema=SCHEMA)
@@ -167,3 +167,14 @@ answered = Table(
 """First answers to requests that came with an Idempotency-Key."""
 
 Index("answered_at", answered.c.answered_at)
+
+cursor = Table(
+    "cursor",
+    metadata,
+    Column("username", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    # By partition of fold-events, the offset behind all that was acknowledged
+    Column("offsets", ARRAY(BigInteger), nullable=False),
+    _moment("moved_at"),
+)
+"""How far an account has read what came of folds."""

@@ -18,8 +18,8 @@ from datarun.envelope import decode, header
 from datarun.errors import LogUnavailable, Rejected
 from datarun.events import FoldRequested, RunEvent
 from datarun.log import EventLog, Position, StoredRecord, TopicPartition
-from datarun.partitioner import partition_of
 from datarun.log.reading import record_at
+from datarun.partitioner import partition_of
 from datarun.projection.columns import moment
 from datarun.readmodel import waits
 from datarun.topics import FOLD_EVENTS, QUEUES, Catalogue

@@ -119,8 +119,7 @@ async def _check_fields(gateway: Gateway, parts: Parts) -> None:
 async def split_dataset(call: Call[Nothing, NewSplit]) -> web.StreamResponse:
     """Have a dataset split."""
     gateway, dataset_id, body = call.gateway, call.path["dataset_id"], call.body
-    state = None if body.held_out_test is None else body.random_state
-    asked = RequestSplit(raw_data_id=dataset_id, held_out_test=body.held_out_test, random_state=state)
+    asked = RequestSplit(raw_data_id=dataset_id, held_out_test=body.held_out_test, random_state=body.random_state)
     key = Key(call, body.model_dump_json())
 
     def work(cursor: Cursor) -> tuple[str, list[Queued]]:
