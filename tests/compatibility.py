@@ -61,8 +61,8 @@ def _answer(status: str, before: Document, after: Document | None, old: Document
         if status.startswith("2"):
             yield f"answers {status} no more"
         return
-    for kind, content in before["content"].items():
-        if kind not in after["content"]:
+    for kind, content in before.get("content", {}).items():
+        if kind not in after.get("content", {}):
             yield f"answer {status} is no {kind} any more"
         elif "schema" in content:
             told = _Told(old, new, f"answer {status}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from psycopg2.extensions import cursor as Cursor
@@ -45,3 +46,14 @@ def is_own(cursor: Cursor, username: str, *, fold_id: int, submission_id: int) -
     )
     row = cursor.fetchone()
     return bool(row and row[0])
+
+
+def own(cursor: Cursor, username: str, ids: Sequence[int]) -> set[int]:
+    """Return those of some folds that an account asked for."""
+    cursor.execute(
+        """
+        select fold_id from intake.fold where fold_id = any(%(ids)s::integer[]) and requested_by = %(by)s
+        union select fold_id from rm.fold where fold_id = any(%(ids)s::integer[]) and requested_by = %(by)s""",
+        {"ids": list(ids), "by": username},
+    )
+    return {fold_id for (fold_id,) in cursor.fetchall()}

@@ -104,6 +104,8 @@ fold = Table(
 
 Index("fold_dataset", fold.c.raw_data_id)
 Index("fold_submission", fold.c.submission_id)
+Index("fold_requester", fold.c.requested_by, fold.c.fold_id)
+Index("fold_accepted", fold.c.accepted_at)
 
 cancellation = Table(
     "cancellation",

@@ -149,13 +149,22 @@ _ONE = f"""
     where {_ATTEMPT} > 0"""  # noqa: S608 - constants
 # Messages and logs are long and nobody reads a thousand of them.
 _LISTED = _columns(without=_LONG)
+_SOME = f"""
+    select {_LISTED} from (select distinct unnest(%(ids)s::integer[]) as fold_id) asked {_JOINED}
+    where {_ATTEMPT} > 0 order by asked.fold_id"""  # noqa: S608 - constants
 _STATES = {
-    State.TODO: f"(request_attempt > run_attempt or run_rank in (0, {int(Rank.LOST)}, {int(Rank.HANDED_BACK)}))",
     State.STARTED: f"(run_attempt >= request_attempt and run_rank = {int(Rank.STARTED)})",
     State.TRAINED: f"(run_attempt >= request_attempt and run_rank = {int(Rank.TRAINED)})",
     State.ERROR: f"(run_attempt >= request_attempt and run_rank = {int(Rank.ERROR)})",
     State.TESTED: f"(run_attempt >= request_attempt and run_rank = {int(Rank.TESTED)})",
 }
+# The conditions are those of the partial indexes fold_open and fold_running, to the letter; of a fold that was handed
+# back the next delivery is requested already.
+_WAITING = (
+    "(request_attempt > run_attempt"
+    " or (request_attempt = run_attempt and run_rank < 8 and request_delivery > run_delivery))",
+    f"run_rank between 1 and 3 and run_rank = {int(Rank.LOST)}",
+)
 _COMMON = ("raw_data_id", "submission_id", "priority", "requested_by")
 
 
@@ -182,27 +191,41 @@ def find_fold(cursor: Cursor, fold_id: int) -> ListedFold | None:
     return ListedFold(*row) if row else None
 
 
+def find_folds(cursor: Cursor, ids: Sequence[int]) -> list[ListedFold]:
+    """Return the folds with these numbers, without messages and logs; unknown numbers are left out."""
+    cursor.execute(_SOME, {"ids": list(ids)})
+    return [ListedFold(*row) for row in cursor.fetchall()]
+
+
 def _page(wanted: Wanted) -> str:
     common = [f"{name} = %({name})s" for name in _COMMON if getattr(wanted, name) is not None]
     projected = ["fold_id > %(after)s", "request_attempt > 0", *common]
-    if wanted.state is not None:
-        projected.append(_STATES[State(wanted.state)])
     if wanted.cause is not None:
         projected.append("cause = %(cause)s and run_attempt >= request_attempt")
-    parts = [_candidates("rm.fold", projected)]
-    if wanted.cause is None and wanted.state in (None, State.TODO):
-        # Only what is not projected yet can be seen on the write side alone, and that waits.
-        claimed = ["fold_id > %(after)s", *common]
-        if wanted.state is not None:
-            claimed.append(
-                "not exists (select from rm.fold f where f.fold_id = c.fold_id and f.request_attempt >= c.attempt)"
-            )
+    parts = [_candidates("rm.fold", [*projected, state]) for state in _states(wanted.state)]
+    claimed = ["c.fold_id > %(after)s", *common]
+    if wanted.cause is None and wanted.state is None:
         parts.append(_candidates("intake.fold c", claimed))
+    elif wanted.state == State.TODO and wanted.cause is None:
+        # What only the write side knows waits: for its split, for the log, or since a moment for the projection.
+        parts.append(_candidates("intake.fold c", [*claimed, _RECENT, _UNPROJECTED]))
+        parts.append(_candidates("intake.fold c", [*claimed, _UNSENT]))
     candidates = " union ".join(parts)
     return f"""
         select {_LISTED}
         from (select fold_id from ({candidates}) found order by fold_id limit %(limit)s) asked {_JOINED}
         where {_ATTEMPT} > 0 order by asked.fold_id"""  # noqa: S608 - constants
+
+
+_UNPROJECTED = "not exists (select from rm.fold f where f.fold_id = c.fold_id and f.request_attempt >= c.attempt)"
+_RECENT = "accepted_at > now() - interval '1 hour'"
+_UNSENT = "fold_id in (select key::bigint from intake.outbox where sent_at is null and topic like '%%fold-requests.%%')"
+
+
+def _states(name: str | None) -> tuple[str, ...]:
+    if name is None:
+        return ("true",)
+    return _WAITING if name == State.TODO else (_STATES[State(name)],)
 
 
 def _candidates(table: str, conditions: Sequence[str]) -> str:

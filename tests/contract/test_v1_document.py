@@ -111,7 +111,8 @@ def test_the_reference_page_needs_no_other_server(site: Site) -> None:
 ORDER = (
     "upload_dataset", "list_datasets", "get_dataset", "split_dataset", "get_split", "create_fold", "list_folds",
     "get_fold", "explain_fold", "get_history", "list_submissions", "get_submission", "change_fold", "cancel_fold",
-    "retry_fold", "get_predictions", "retry_folds", "list_runners", "list_open", "list_dead_letters", "get_problem",
+    "retry_fold", "get_predictions", "get_new", "acknowledge", "forget_cursor", "follow_events", "retry_folds",
+    "list_runners", "list_open", "list_dead_letters", "get_problem",
     "get_openapi", "get_reference",
 )  # fmt: skip
 """The examples make one story: a dataset, a fold on it, and what becomes of that."""
@@ -127,7 +128,7 @@ def run_example(site: Site, operation: Operation) -> requests.Response:
         options["files"] = {name: value if name == "files" else (None, value) for name, value in body.items()}
     elif body is not None:
         options["json"] = body
-    return requests.request(operation.method, f"{site.gateway.url}{path}", timeout=30, **options)
+    return requests.request(operation.method, f"{site.gateway.url}{path}", timeout=30, stream=True, **options)
 
 
 def test_every_example_runs(site: Site) -> None:

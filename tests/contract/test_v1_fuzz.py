@@ -34,7 +34,8 @@ CHECKS = [
     response_schema_conformance,
     negative_data_rejection,
 ]
-document = schemathesis.openapi.from_dict(build(OPERATIONS))
+document = schemathesis.openapi.from_dict(build(OPERATIONS)).exclude(path="/v1/events")
+"""Without the stream that has no end."""
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,8 @@ def test_whatever_is_sent_is_answered_as_the_document_says(
         def send(case: schemathesis.Case) -> None:
             # A position nobody has reached is answered 503 after a second, as it is said; that has a test of its own.
             case.headers.pop(MIN_POSITION, None)
+            # As is a wait for what is new.
+            case.headers.pop("Prefer", None)
             headers = {"Authorization": f"Bearer {site.token('admin')}"}
             answer = case.call(base_url=site.gateway.url, headers=headers, timeout=30)
             answers[answer.status_code] += 1

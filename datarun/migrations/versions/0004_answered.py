@@ -1,4 +1,4 @@
-"""First answers to requests with an Idempotency-Key, and folds found by their submission."""
+"""First answers to requests with an Idempotency-Key, and folds found by submission, requester and time."""
 
 from __future__ import annotations
 
@@ -26,8 +26,12 @@ def upgrade() -> None:
     )
     op.create_index("answered_at", "answered", ["answered_at"], schema=SCHEMA)
     op.create_index("fold_submission", "fold", ["submission_id"], schema=SCHEMA)
+    op.create_index("fold_requester", "fold", ["requested_by", "fold_id"], schema=SCHEMA)
+    op.create_index("fold_accepted", "fold", ["accepted_at"], schema=SCHEMA)
 
 
 def downgrade() -> None:
+    op.drop_index("fold_accepted", "fold", schema=SCHEMA)
+    op.drop_index("fold_requester", "fold", schema=SCHEMA)
     op.drop_index("fold_submission", "fold", schema=SCHEMA)
     op.drop_table("answered", schema=SCHEMA)

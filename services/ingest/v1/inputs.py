@@ -26,6 +26,7 @@ PATH_TYPES: dict[str, Any] = {
     "dataset_id": Annotated[DatasetId, Number],
     "queue": Priority,
     "part": Literal["full-train", "test"],
+    "cursor": Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="A name of your own.")],
     "code": Annotated[str, Field(pattern="^[a-z-]{1,40}$")],
 }
 """What may stand in a path; anything else is not found."""

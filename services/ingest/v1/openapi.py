@@ -14,6 +14,7 @@ from services.ingest.v1.idempotency import HEADER, KEY, REPLAYED
 from services.ingest.v1.inputs import PATH_TYPES
 from services.ingest.v1.operation import JSON, Operation, Says
 from services.ingest.v1.parts import MULTIPART
+from services.ingest.v1.places import Word
 from services.ingest.v1.problems import KINDS, MEDIA_TYPE, Problem
 
 VERSION = "1.0.0"
@@ -114,6 +115,12 @@ def _parameters(operation: Operation) -> list[Document]:
     if operation.takes_key:
         schema = {"type": "string", "pattern": f"^{KEY.pattern}$"}
         found.append(_header(HEADER, "The same request with the same key has its first answer again.", schema))
+    if operation.takes_wait:
+        schema = {"type": "string", "pattern": "^wait=[0-9]{1,2}$"}
+        found.append(_header("Prefer", "Wait up to so many seconds, 60 at the most, until there is something.", schema))
+    if operation.takes_last_id:
+        schema = TypeAdapter(Word).json_schema()
+        found.append(_header("Last-Event-ID", "Go on behind this event.", schema))
     return found
 
 
@@ -152,7 +159,8 @@ def _answer(operation: Operation, says: Says, named: Mapping[_Key, Document]) ->
     if operation.takes_key:
         headers[REPLAYED] = "Present when this is the first answer to the same key."
     told = {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()}
-    return {"description": says.description, "content": content} | ({"headers": told} if told else {})
+    about: Document = {"description": says.description} | ({"content": content} if content else {})
+    return about | ({"headers": told} if told else {})
 
 
 def _problems(operation: Operation, named: Mapping[_Key, Document]) -> Document:

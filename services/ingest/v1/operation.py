@@ -81,6 +81,10 @@ class Operation:
     """Statuses of the refusals that are this operation's own."""
     takes_key: bool = False
     """Whether it honours an Idempotency-Key."""
+    takes_wait: bool = False
+    """Whether it honours `Prefer: wait`."""
+    takes_last_id: bool = False
+    """Whether it goes on behind a Last-Event-ID."""
     example: Mapping[str, Any] = field(default_factory=dict)
     """An example's `path`, `query` and `body`."""
 
@@ -102,7 +106,8 @@ class Operation:
                 raise forbidden()
             path = inputs.read_path(request)
             query = inputs.read_query(request, self.query)
-            inputs.check_accept(request, self.media_types)
+            if self.media_types:
+                inputs.check_accept(request, self.media_types)
             body = await inputs.read_body(request, self.body) if self.body else None
             if self.method == "GET" and self.roles is not None:
                 await request.app[GATEWAY].reach(request)

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from datarun.log import EventLog
+from datarun.topics import Catalogue
 from services.ingest.v1 import (
     accepting,
     cancel,
+    cursors,
     datasets,
     dead_letters,
     documents,
     folds,
     history,
     kinds,
+    live,
     openings,
     predictions,
     retries,
@@ -21,6 +25,7 @@ from services.ingest.v1 import (
     why,
 )
 from services.ingest.v1.operation import Operation
+from services.ingest.v1.tail import TAIL, Tail
 
 OPERATIONS: tuple[Operation, ...] = (
     *datasets.OPERATIONS,
@@ -32,6 +37,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *history.OPERATIONS,
     *cancel.OPERATIONS,
     *predictions.OPERATIONS,
+    *cursors.OPERATIONS,
+    *live.OPERATIONS,
     *runners.OPERATIONS,
     *openings.OPERATIONS,
     *dead_letters.OPERATIONS,
@@ -45,7 +52,17 @@ ROLES: dict[str, tuple[str, ...] | None] = {
 """Below /v1/ everybody is known; what a role may use its operation says."""
 
 
-def add_to(app: web.Application) -> None:
-    """Add the routes of all operations, and what describes them."""
+def add_to(app: web.Application, event_log: EventLog, catalogue: Catalogue) -> None:
+    """Add the routes of all operations, what describes them, and the followers of the log."""
+    tail = app[TAIL] = Tail(event_log, catalogue)
+
+    async def stop(_: web.Application) -> None:
+        tail.stop()
+
+    async def close(_: web.Application) -> None:
+        tail.close()
+
+    app.on_shutdown.append(stop)
+    app.on_cleanup.append(close)
     documents.add_documents(app, OPERATIONS)
     app.add_routes([web.route(operation.method, operation.path, operation.handler()) for operation in OPERATIONS])
