@@ -161,8 +161,8 @@ _STATES = {
 # The conditions are those of the partial indexes fold_open and fold_running, to the letter; of a fold that was handed
 # back the next delivery is requested already.
 _WAITING = (
-    "(request_attempt > run_attempt"
-    " or (request_attempt = run_attempt and run_rank < 8 and request_delivery > run_delivery))",
+    """(request_attempt > run_attempt
+        or (request_attempt = run_attempt and run_rank < 8 and request_delivery > run_delivery))""",
     f"run_rank between 1 and 3 and run_rank = {int(Rank.LOST)}",
 )
 _COMMON = ("raw_data_id", "submission_id", "priority", "requested_by")
@@ -202,7 +202,9 @@ def _page(wanted: Wanted) -> str:
     projected = ["fold_id > %(after)s", "request_attempt > 0", *common]
     if wanted.cause is not None:
         projected.append("cause = %(cause)s and run_attempt >= request_attempt")
-    parts = [_candidates("rm.fold", [*projected, state]) for state in _states(wanted.state)]
+    # In the order of an expression, or Postgres would walk through all folds by number to find the few that wait.
+    order = "fold_id + 0" if wanted.state == State.TODO else "fold_id"
+    parts = [_candidates("rm.fold", [*projected, state], order=order) for state in _states(wanted.state)]
     claimed = ["c.fold_id > %(after)s", *common]
     if wanted.cause is None and wanted.state is None:
         parts.append(_candidates("intake.fold c", claimed))
@@ -228,5 +230,5 @@ def _states(name: str | None) -> tuple[str, ...]:
     return _WAITING if name == State.TODO else (_STATES[State(name)],)
 
 
-def _candidates(table: str, conditions: Sequence[str]) -> str:
-    return f"(select fold_id from {table} where {' and '.join(conditions)} order by fold_id limit %(limit)s)"  # noqa: S608 - constants
+def _candidates(table: str, conditions: Sequence[str], *, order: str = "fold_id") -> str:
+    return f"(select fold_id from {table} where {' and '.join(conditions)} order by {order} limit %(limit)s)"  # noqa: S608 - constants

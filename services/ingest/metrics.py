@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from aiohttp import web
@@ -115,22 +116,28 @@ class _Once:
 
 
 async def _snapshot(gateway: Gateway, metrics: Metrics) -> Snapshot | None:
-    counts_again = time.monotonic() >= metrics.counted_until
+    await _count(gateway, metrics)
     try:
-        snapshot = await gateway.database.run(lambda cursor: _look(cursor, None if counts_again else metrics.counted))
+        return await gateway.database.run(lambda cursor: _look(cursor, metrics.counted))
     except DatabaseUnavailable:
         return None
-    if counts_again:
-        metrics.counted, metrics.counted_until = snapshot.folds, time.monotonic() + COUNT_SECONDS
-    return snapshot
 
 
-def _look(cursor: Cursor, counted: FoldCounts | None) -> Snapshot:
+async def _count(gateway: Gateway, metrics: Metrics) -> None:
+    if time.monotonic() < metrics.counted_until:
+        return
+    # The next scrape counts again, also when this one is not done in time: the rest is told all the same.
+    metrics.counted_until = time.monotonic() + COUNT_SECONDS
+    with suppress(DatabaseUnavailable):
+        metrics.counted = await gateway.database.run(counts.folds)
+
+
+def _look(cursor: Cursor, counted: FoldCounts) -> Snapshot:
     unsent, waiting = counts.unsent(cursor)
     return Snapshot(
         depths=counts.queue_depths(cursor),
         fleet=counts.fleet(cursor, alive_seconds=ALIVE_SECONDS),
-        folds=counts.folds(cursor) if counted is None else counted,
+        folds=counted,
         dead_letters=counts.dead_letters(cursor),
         unsent=unsent,
         waiting=waiting,
