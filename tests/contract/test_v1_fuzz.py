@@ -25,7 +25,7 @@ from services.ingest.v1.openapi import build
 from services.ingest.v1.routes import OPERATIONS
 from tests.sites import Site, running_site
 
-EXAMPLES = int(os.environ.get("DATARUN_FUZZ_EXAMPLES", "8"))
+EXAMPLES = int(os.environ.get("DATARUN_FUZZ_EXAMPLES", "6"))
 """Of each operation, as it says and against what it says; `make fuzz` draws more."""
 CHECKS = [
     not_a_server_error,
