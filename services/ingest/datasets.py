@@ -47,14 +47,14 @@ async def upload(request: web.Request) -> web.StreamResponse:
     check_names(asked.files)
     specific = find_specific(asked.files)
     if specific is None:
-        _check_elements(asked.workflow_elements)
+        check_workflow(asked.workflow_elements)
     if await gateway.database.run(lambda cursor: claims.dataset_name_taken(cursor, asked.name)):
         raise invalid(name=NAME_TAKEN)
     contents, rows = await gateway.compute(lambda: _decode(asked, specific))
     files = await gateway.compute(lambda: name_blobs(contents))
     await gateway.compute(lambda: store(gateway, contents))
     claim, position = await gateway.accept(
-        lambda cursor: _claim(gateway, cursor, _Upload(asked, files, rows, request[ACCOUNT].username)),
+        lambda cursor: claim_upload(gateway, cursor, Upload(asked, files, rows, request[ACCOUNT].username)),
         lambda claim: [claim[1]],
     )
     dataset = KnownDataset(claim[0], asked.name, asked.target_column, asked.workflow_elements)
@@ -62,7 +62,7 @@ async def upload(request: web.Request) -> web.StreamResponse:
 
 
 @dataclass(frozen=True, slots=True)
-class _Upload:
+class Upload:
     """A dataset whose files are stored."""
 
     asked: UploadData
@@ -83,7 +83,8 @@ def find_specific(names: Collection[str]) -> str | None:
     return candidates[0] if candidates else None
 
 
-def _check_elements(workflow_elements: str) -> None:
+def check_workflow(workflow_elements: str) -> None:
+    """Raise Refusal unless standard data can have these elements."""
     try:
         check_elements(workflow_elements)
     except Bad as bad:
@@ -125,7 +126,8 @@ def store(gateway: Gateway, contents: Mapping[str, bytearray]) -> None:
         gateway.blobs.put(memoryview(content))
 
 
-def _claim(gateway: Gateway, cursor: Cursor, upload: _Upload) -> tuple[int, Queued]:
+def claim_upload(gateway: Gateway, cursor: Cursor, upload: Upload) -> tuple[int, Queued]:
+    """Claim a dataset's name for files that are stored; returns its number. Raises Refusal."""
     asked = upload.asked
     manifest = Dataset(
         raw_data_id=1,
@@ -163,13 +165,14 @@ async def _split(request: web.Request, asked: RequestSplit) -> web.StreamRespons
         raise not_found()
     gateway, username = request.app[GATEWAY], request[ACCOUNT].username
     (task_id, queued), position = await gateway.accept(
-        lambda cursor: _claim_split(gateway, cursor, asked, username), lambda claim: claim[1]
+        lambda cursor: claim_split(gateway, cursor, asked, username), lambda claim: claim[1]
     )
     # A repeated request wrote nothing, so there is nothing to read.
     return json_answer({"task_id": task_id}, headers={POSITION: position} if queued else None)
 
 
-def _claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, username: str) -> tuple[str, list[Queued]]:
+def claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, username: str) -> tuple[str, list[Queued]]:
+    """Claim a split and return its task; nothing is queued when the same one was asked for. Raises Refusal."""
     claims.lock_dataset(cursor, asked.raw_data_id)
     dataset = claims.read_dataset(cursor, asked.raw_data_id)
     if dataset is None:

@@ -18,7 +18,7 @@ from datarun.crashes import crash_point
 from datarun.envelope import Context, encode, now
 from datarun.events import Event
 from datarun.intake.outbox import Entry, Queued
-from datarun.log import Position
+from datarun.log import EventLog, Position
 from datarun.log.brokers import Brokers
 from datarun.topics import Catalogue
 from services.ingest.arrays import Arrays
@@ -46,6 +46,7 @@ class Gateway:
 
     catalogue: Catalogue
     brokers: Brokers
+    event_log: EventLog
     database: Database
     blobs: StreamedBlobs
     max_blob_bytes: int
