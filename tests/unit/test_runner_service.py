@@ -2,26 +2,30 @@
 
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from datarun import envelope, events
 from datarun.blobs import LocalBlobs
-from datarun.errors import DatarunError, Retryable
+from datarun.errors import BlobMissing, DatarunError, Retryable
 from datarun.events import Cause, Fault, Metrics, Priority, Sandbox, Stage
 from datarun.log import Record
 from datarun.log.memory import MemoryLog, MemoryWorkQueue, QueueState
+from datarun.published import files, golden
 from datarun.topics import DATA_EVENTS, DATA_REQUESTS, DEAD_LETTERS, FOLD_EVENTS, FOLD_REQUESTS_LOW, QUEUES, Catalogue
 from services.runner.__main__ import Self, parse_queues
 from services.runner.execution import Failed, Predictions, Tested, Trained
 from services.runner.heartbeat import Holdings
-from services.runner.publisher import Publisher
+from services.runner.publisher import LETTER_BYTES, Publisher
 from services.runner.service import Service
-from services.runner.work import Worker
+from services.runner.work import SPLIT_TRIES, Worker
 from tests.unit.test_envelope import fold_requested
 
 CATALOGUE = Catalogue("t.")
 ONES = Predictions(content=b"\0" * 8, shape=(1,))
+GOLDEN = Path(__file__).parents[2] / files.GOLDEN
 CONTEXT = envelope.Context(source="test", time=envelope.now())
 
 
@@ -77,6 +81,13 @@ class System:
         ends = self.log.end_offsets([CATALOGUE.full_name(topic)])
         records = [record for batch in self.log.read(dict.fromkeys(ends, 0), until_end=True) for record in batch]
         return [envelope.decode(record.value, record.headers) for record in records]
+
+    def letters(self):
+        ends = self.log.end_offsets([CATALOGUE.full_name(DEAD_LETTERS)])
+        return [record for batch in self.log.read(dict.fromkeys(ends, 0), until_end=True) for record in batch]
+
+    def reasons(self):
+        return [envelope.header(record.headers, "datarun-reason") for record in self.letters()]
 
     def run_until(self, condition):
         thread = threading.Thread(target=self.service.run)
@@ -246,6 +257,65 @@ def test_a_split_is_accepted_with_its_result(tmp_path):
     (event,) = system.events(DATA_EVENTS)
     assert (type(event).__name__, event.split, event.runner_id) == ("DataSplit", split, "runner-1")
     assert system.queue.take() is None
+
+
+def test_a_split_request_of_the_first_version_is_split_as_any(tmp_path):
+    """What an older gateway left in the queue is taken through the upcaster."""
+    planned = []
+
+    def script(request, _on_trained):
+        planned.append(request.plan)
+        return events.Split(kind="standard", task_id=request.task_id)
+
+    system = System(tmp_path, script)
+    old = golden.loaded((GOLDEN / "SplitRequested.v1.record").read_bytes())
+    system.log.append(replace(old, topic=CATALOGUE.full_name(DATA_REQUESTS)))
+    system.run_until(lambda: system.events(DATA_EVENTS) != [])
+    assert planned == [events.StandardSplit(held_out_test=0.3, random_state=42)]
+    assert system.queue.take() is None
+
+
+def test_a_split_whose_blobs_are_missing_fails_at_the_third_try(tmp_path):
+    """Other runners may reach them, but not for ever; its request is kept as a dead letter with the reason."""
+    tries = []
+
+    def script(request, _on_trained):
+        tries.append(request)
+        raise BlobMissing("blob ff is not there")
+
+    system = System(tmp_path, script)
+    system.append(split_requested())
+    system.run_until(lambda: system.events(DATA_EVENTS) != [])
+    (event,) = system.events(DATA_EVENTS)
+    assert (type(event).__name__, event.cause, event.fault) == ("SplitFailed", "invalid", "platform")
+    assert "blob ff is not there - ERROR(split data)" in event.log
+    assert len(tries) == SPLIT_TRIES
+    assert system.reasons() == ["blob_missing"]
+
+
+def test_a_fold_whose_blobs_are_missing_is_given_back_and_told_of(tmp_path):
+    """Another delivery may find them; who sent the request finds it among the dead letters."""
+
+    def script(request, on_trained):
+        if request.delivery == 1:
+            raise BlobMissing("blob ff is not there")
+        return succeed(request, on_trained)
+
+    system = System(tmp_path, script)
+    system.append(fold_requested())
+    system.append(fold_requested(delivery=2))
+    system.run_until(lambda: "FoldTested" in kinds(system))
+    assert [event.delivery for event in system.events()] == [1, 2, 2, 2]
+    assert system.reasons() == ["blob_missing"]
+
+
+def test_a_record_too_large_for_the_dead_letters_is_cut(tmp_path):
+    """The log would take no copy with headers added to it; the whole stays where it was."""
+    system = System(tmp_path, succeed)
+    request = envelope.encode(fold_requested(), catalogue=CATALOGUE, context=CONTEXT)
+    system.log.append(replace(request, value=request.value + b" " * envelope.MAX_VALUE_BYTES))
+    system.run_until(lambda: system.reasons() == ["too_large"])
+    assert len(system.letters()[0].value) == LETTER_BYTES
 
 
 def test_stopping_lets_the_running_fold_finish(tmp_path):
