@@ -28,6 +28,7 @@ from datarun.events import (
 )
 from datarun.log import StoredRecord
 from services.runner.execution import Executor, Failed, Predictions, Tested, Trained
+from services.runner.fitting import fitted
 from services.runner.publisher import Publisher
 from services.runner.runs import FoldRun, SplitRun
 
@@ -109,7 +110,7 @@ class Worker:
         event: DataSplit | SplitFailed
         if isinstance(outcome, Failed):
             text = outcome.message if not outcome.log else f"{outcome.message}\n{outcome.log}"
-            event = SplitFailed(**common, cause=outcome.cause, fault=outcome.fault, log=text)
+            event = SplitFailed(**common, cause=outcome.cause, fault=outcome.fault, log=fitted(text))
         else:
             event = DataSplit(**common, split=outcome)
         if not run.claim():
@@ -160,7 +161,7 @@ class Worker:
                     full_train_shape=outcome.full_train.shape,
                     test_predictions=self._store(outcome.test),
                     test_shape=outcome.test.shape,
-                    log=outcome.log,
+                    log=fitted(outcome.log),
                     sandbox=self.identity.sandbox,
                     provenance=outcome.provenance,
                 )
@@ -171,8 +172,8 @@ class Worker:
                     stage=outcome.stage,
                     cause=outcome.cause,
                     fault=outcome.fault,
-                    message=outcome.message,
-                    log=outcome.log,
+                    message=fitted(outcome.message),
+                    log=fitted(outcome.log),
                     metrics=outcome.metrics or Metrics(),
                     full_train_predictions=self._store(full_train) if full_train else None,
                     full_train_shape=full_train.shape if full_train else None,
