@@ -11,9 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from psycopg2.extensions import cursor as Cursor
 
-from datarun import tokens
+from datarun import accounts, tokens
 from datarun.blobs import open_blobs
 from datarun.errors import BlobsUnavailable, DatabaseUnavailable
 from datarun.log import EventLog
@@ -123,7 +122,9 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     admitted = _admitted(request.path) if request.match_info.http_exception is None else None
     if admitted is not None:
         doorkeeper = request.app[GATEWAY].doorkeeper
-        account = request[ACCOUNT] = await doorkeeper.admit(request.headers.get("Authorization"))
+        account = request[ACCOUNT] = await doorkeeper.admit(
+            request.headers.get("Authorization"), address=request.remote or ""
+        )
         if account.role not in admitted:
             raise forbidden()
     return await handler(request)
@@ -154,7 +155,7 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             projected=projected,
             log_end=LogEnd(event_log),
             doorkeeper=Doorkeeper(
-                lambda username: database.run(lambda cursor: _account(cursor, username)),
+                lambda username: database.run(lambda cursor: accounts.find(cursor, username)),
                 lambda digest: database.run(lambda cursor: tokens.find(cursor, digest)),
                 hashing,
             ),
@@ -175,8 +176,3 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             threads.shutdown(wait=False, cancel_futures=True)
 
     return run
-
-
-def _account(cursor: Cursor, username: str) -> tuple[str, str] | None:
-    cursor.execute("select password_hash, role from intake.account where username = %s", (username,))
-    return cursor.fetchone()

@@ -28,8 +28,6 @@ from services.ingest.gateway import ACCOUNT, GATEWAY, POSITION, VISIBLE_SECONDS,
 from services.ingest.refusals import Refusal, not_found
 
 LOOK_SECONDS = 0.05
-NAME_CHARACTERS = 200
-"""So much of an account's name goes into events."""
 
 
 async def cancel(request: web.Request) -> web.StreamResponse:
@@ -39,7 +37,7 @@ async def cancel(request: web.Request) -> web.StreamResponse:
     if fold_id > MAX_ID:
         raise not_found()
     reason = commands.cancel(await read_json(request))
-    by = request[ACCOUNT].username[:NAME_CHARACTERS]
+    by = request[ACCOUNT].username
     work = partial(_cancel, gateway, fold_id, by, reason)
     (cancelled, queued), position = await gateway.accept(work, lambda claim: claim[1])
     fold = await _seen(gateway, cancelled, seconds=0 if queued else VISIBLE_SECONDS)

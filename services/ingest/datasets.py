@@ -19,6 +19,7 @@ from datarun.readmodel import queries
 from datarun.readmodel.queries import KnownDataset
 from services.ingest import commands, legacy
 from services.ingest.answers import json_answer
+from services.ingest.auth import Account
 from services.ingest.bodies import read_json
 from services.ingest.commands import RequestSplit, UploadData
 from services.ingest.decisions import NAME_TAKEN, decide_split
@@ -161,20 +162,20 @@ async def custom_split(request: web.Request) -> web.StreamResponse:
 async def _split(request: web.Request, asked: RequestSplit) -> web.StreamResponse:
     if not 1 <= asked.raw_data_id <= MAX_ID:
         raise not_found()
-    gateway, username = request.app[GATEWAY], request[ACCOUNT].username
+    gateway, account = request.app[GATEWAY], request[ACCOUNT]
     (task_id, queued), position = await gateway.accept(
-        lambda cursor: _claim_split(gateway, cursor, asked, username), lambda claim: claim[1]
+        lambda cursor: _claim_split(gateway, cursor, asked, account), lambda claim: claim[1]
     )
     # A repeated request wrote nothing, so there is nothing to read.
     return json_answer({"task_id": task_id}, headers={POSITION: position} if queued else None)
 
 
-def _claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, username: str) -> tuple[str, list[Queued]]:
+def _claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, account: Account) -> tuple[str, list[Queued]]:
     claims.lock_dataset(cursor, asked.raw_data_id)
     dataset = claims.read_dataset(cursor, asked.raw_data_id)
     if dataset is None:
         raise not_found()
-    attempt = decide_split(asked, dataset, folds=claims.count_folds(cursor, asked.raw_data_id))
+    attempt = decide_split(asked, dataset, folds=claims.count_folds(cursor, asked.raw_data_id), only=account.only)
     if attempt is None:
         return dataset.split_task_id or "", []
     event = SplitRequested(
@@ -183,7 +184,7 @@ def _claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, username
         task_id=str(uuid.uuid4()),
         dataset=dataset.manifest().model_copy(update={"split": None, "split_error": None}),
         plan=asked.plan,
-        requested_by=username,
+        requested_by=account.username,
     )
     entry = gateway.entry(event)
     queued = claims.record_split(

@@ -21,6 +21,7 @@ from datarun.readmodel import queries
 from datarun.readmodel.queries import KnownFold
 from services.ingest import commands, legacy
 from services.ingest.answers import ListAnswer, json_answer
+from services.ingest.auth import Account
 from services.ingest.bodies import QUICK_BYTES, read_json
 from services.ingest.commands import RequestFold
 from services.ingest.datasets import name_blobs, store
@@ -46,7 +47,7 @@ class _Stored:
     test_is: Blob
     files: tuple[NamedBlob, ...] | None
     files_digest: str | None
-    requested_by: str
+    account: Account
 
     @property
     def digest(self) -> str:
@@ -58,18 +59,18 @@ class _Stored:
 
 async def request_fold(request: web.Request) -> web.StreamResponse:
     """POST submissionfold/: refuse what is wrong, store the bytes, claim the attempt under its locks."""
-    gateway, username = request.app[GATEWAY], request[ACCOUNT].username
+    gateway, account = request.app[GATEWAY], request[ACCOUNT]
     asked = commands.request_fold(await read_json(request))
     if asked.files is not None:
         check_names(asked.files)
     if asked.raw_data is not None and not 1 <= asked.raw_data <= MAX_ID:
         raise unknown_dataset(asked.raw_data)
     if asked.size <= QUICK_BYTES:
-        work = partial(_accept, gateway, asked, username)
+        work = partial(_accept, gateway, asked, account)
     else:
         # Megabytes take their time, and no database connection.
         seen = await gateway.database.run(partial(_read_context, asked))
-        stored = await gateway.compute(lambda: _store(gateway, asked, seen, username))
+        stored = await gateway.compute(lambda: _store(gateway, asked, seen, account))
         work = partial(_claim, gateway, stored)
     (event, queued), position = await gateway.accept(work, lambda claim: claim[1])
     if not queued:
@@ -78,9 +79,11 @@ async def request_fold(request: web.Request) -> web.StreamResponse:
     return json_answer(_accepted(asked, event), status=201, headers={POSITION: position})
 
 
-def _accept(gateway: Gateway, asked: RequestFold, username: str, cursor: Cursor) -> tuple[FoldRequested, list[Queued]]:
+def _accept(
+    gateway: Gateway, asked: RequestFold, account: Account, cursor: Cursor
+) -> tuple[FoldRequested, list[Queued]]:
     seen = _read_context(asked, cursor)
-    return _claim(gateway, _store(gateway, asked, seen, username), cursor)
+    return _claim(gateway, _store(gateway, asked, seen, account), cursor)
 
 
 def _read_context(asked: RequestFold, cursor: Cursor) -> FoldContext:
@@ -89,19 +92,19 @@ def _read_context(asked: RequestFold, cursor: Cursor) -> FoldContext:
     )
 
 
-def _store(gateway: Gateway, asked: RequestFold, seen: FoldContext, username: str) -> _Stored:
-    decision = decide_fold(asked, seen, files_digest=None)
+def _store(gateway: Gateway, asked: RequestFold, seen: FoldContext, account: Account) -> _Stored:
+    decision = decide_fold(asked, seen, files_digest=None, only=account.only)
     contents, files, digest = None, None, None
     if asked.files is not None:
         check_submission_names(asked.files, decision.dataset.workflow_elements)
         contents = decode_files(asked.files.items())
         files = name_blobs(contents)
         digest = claims.files_digest(files)
-        decide_fold(asked, seen, files_digest=digest)
+        decide_fold(asked, seen, files_digest=digest, only=account.only)
     train_is, test_is = _decode_indices(asked, decision)
     store(gateway, contents or {})
     put = gateway.blobs.put
-    return _Stored(asked, put(memoryview(train_is)), put(memoryview(test_is)), files, digest, username)
+    return _Stored(asked, put(memoryview(train_is)), put(memoryview(test_is)), files, digest, account)
 
 
 def _decode_indices(asked: RequestFold, decision: FoldDecision) -> tuple[bytearray, bytearray]:
@@ -134,7 +137,7 @@ def _claim(gateway: Gateway, stored: _Stored, cursor: Cursor) -> tuple[FoldReque
         train_is=stored.train_is,
         test_is=stored.test_is,
         task_id=str(uuid.uuid4()),
-        requested_by=stored.requested_by,
+        requested_by=stored.account.username,
     )
     waits = decision.dataset.waits_for_split
     entry = gateway.entry(event, waiting_for=decision.dataset.raw_data_id if waits else None)
@@ -160,7 +163,7 @@ def _decide_under_locks(cursor: Cursor, stored: _Stored) -> tuple[FoldDecision, 
         raw_data_id=asked.raw_data,
         may_write_submission=asked.files is not None or asked.force.submission,
     )
-    decision = decide_fold(asked, seen, files_digest=stored.files_digest)
+    decision = decide_fold(asked, seen, files_digest=stored.files_digest, only=stored.account.only)
     known = seen.submission
     files = stored.files if stored.files is not None else known.files if known else ()
     if decision.is_new_version:
@@ -172,6 +175,7 @@ def _decide_under_locks(cursor: Cursor, stored: _Stored) -> tuple[FoldDecision, 
                 version=decision.submission_version,
                 files=files,
                 files_digest=claims.files_digest(files),
+                submitted_by=stored.account.username,
             ),
         )
     return decision, files
@@ -194,26 +198,25 @@ def _accepted(asked: RequestFold, event: FoldRequested) -> dict[str, Any]:
 
 
 async def list_folds(request: web.Request) -> web.StreamResponse:
-    """GET submissionfold/: every fold with all it has."""
+    """GET submissionfold/: every fold that the account may see, with all it has."""
     gateway = request.app[GATEWAY]
     return await _list(request, lambda fold: legacy.submission_fold(fold, gateway.arrays.if_readable), page=PAGE)
 
 
 async def list_light(request: web.Request) -> web.StreamResponse:
-    """GET submissionfold-light/: every fold in a word."""
+    """GET submissionfold-light/: the same folds, in a word."""
     return await _list(request, legacy.light, page=LIGHT_PAGE)
 
 
 async def _list(
     request: web.Request, render: Callable[[KnownFold], dict[str, Any]], *, page: int
 ) -> web.StreamResponse:
-    gateway = request.app[GATEWAY]
+    gateway, only = request.app[GATEWAY], request[ACCOUNT].only
     await gateway.reach(request)
     answer = ListAnswer(request)
     after: int | None = 0
     while after is not None:
-        start = after
-        found = await gateway.database.run(lambda cursor: queries.fold_page(cursor, after=start, limit=page))  # noqa: B023 - used at once
+        found = await gateway.database.run(partial(queries.fold_page, after=after, limit=page, only=only))
         shown = [fold for fold in found.folds if not fold.replaced]
         for some in portions(shown):
             await answer.add(await gateway.compute(lambda: b",".join(orjson.dumps(render(fold)) for fold in some)))  # noqa: B023 - used at once
@@ -223,12 +226,12 @@ async def _list(
 
 async def show_fold(request: web.Request) -> web.StreamResponse:
     """GET submissionfold/<id>/."""
-    gateway = request.app[GATEWAY]
+    gateway, only = request.app[GATEWAY], request[ACCOUNT].only
     fold_id = int(request.match_info["fold_id"])
     if fold_id > MAX_ID:
         raise not_found()
     await gateway.reach(request)
-    found = await gateway.database.run(lambda cursor: queries.folds_by_ids(cursor, [fold_id]))
+    found = await gateway.database.run(lambda cursor: queries.folds_by_ids(cursor, [fold_id], only=only))
     if not found:
         raise not_found()
     return json_answer(await gateway.compute(lambda: legacy.submission_fold(found[0], gateway.arrays.if_readable)))

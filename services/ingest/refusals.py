@@ -41,7 +41,7 @@ def not_found() -> Refusal:
 
 
 def forbidden() -> Refusal:
-    """Refuse because the account's role is for something else."""
+    """Refuse because the account's role is for something else, or the work somebody else's."""
     return detail(403, "You do not have permission to perform this action.")
 
 
