@@ -29,6 +29,8 @@ class Queued(NamedTuple):
     id: int
     record: Record
     after: int | None = None
+    waits: bool = False
+    """Whether it is not to be sent before a dataset is split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,7 @@ def add(cursor: Cursor, entries: Sequence[Entry]) -> list[Queued]:
                 entry.record.topic,
                 entry.record.key.decode(),
                 entry.record.value.decode(),
-                Json([[name, value.decode()] for name, value in entry.record.headers]),
+                _headers_json(entry.record),
                 entry.waiting_for,
                 entry.owner,
             )
@@ -71,7 +73,19 @@ def add(cursor: Cursor, entries: Sequence[Entry]) -> list[Queued]:
         page_size=max(1, len(entries)),
         fetch=True,
     )
-    return [Queued(id_, entry.record, after) for (id_, after), entry in zip(rows, entries, strict=True)]
+    return [
+        Queued(id_, entry.record, after, entry.waiting_for is not None)
+        for (id_, after), entry in zip(rows, entries, strict=True)
+    ]
+
+
+def holds(cursor: Cursor, row: Queued) -> bool:
+    """Tell whether this very row was committed; its headers say when it was made, to the microsecond."""
+    cursor.execute(
+        "select exists (select from intake.outbox where id = %s and headers = %s)", (row.id, _headers_json(row.record))
+    )
+    found = cursor.fetchone()
+    return bool(found and found[0])
 
 
 def mark_sent(cursor: Cursor, acknowledged: Iterable[tuple[int, int, int]]) -> None:
@@ -168,6 +182,10 @@ def prune(cursor: Cursor, *, limit: int) -> None:
             order by id limit %s for update skip locked)""",
         (KEPT_SECONDS, limit),
     )
+
+
+def _headers_json(record: Record) -> Json:
+    return Json([[name, value.decode()] for name, value in record.headers])
 
 
 def _record(topic: str, key: str, value: str, headers: list[list[str]]) -> Record:

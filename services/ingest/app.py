@@ -14,7 +14,7 @@ from aiohttp.typedefs import Handler
 
 from datarun import accounts, tokens
 from datarun.blobs import open_blobs
-from datarun.errors import BlobsUnavailable, DatabaseUnavailable
+from datarun.errors import BlobsUnavailable, DatabaseUnavailable, Unconfirmed
 from datarun.log import EventLog
 from datarun.settings import Settings
 from services.ingest import blobs as blob_routes
@@ -26,7 +26,7 @@ from services.ingest.database import Database
 from services.ingest.gateway import ACCOUNT, GATEWAY, Gateway
 from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
-from services.ingest.refusals import Refusal, detail, forbidden, not_found, not_recordable
+from services.ingest.refusals import Refusal, detail, forbidden, not_found, not_recordable, unconfirmed
 from services.ingest.relay import Relay
 
 COMPUTING_THREADS = 4
@@ -82,6 +82,9 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
         return await _cut_if_it_fails(request, handler)
     except Refusal as refusal:
         return refusal_answer(refusal)
+    except Unconfirmed as error:
+        log.warning("request.unconfirmed", path=request.path, reason=str(error))
+        return refusal_answer(unconfirmed())
     except (DatabaseUnavailable, BlobsUnavailable) as error:
         log.warning("request.not_recordable", path=request.path, reason=str(error))
         return refusal_answer(not_recordable())

@@ -72,10 +72,7 @@ async def request_fold(request: web.Request) -> web.StreamResponse:
         seen = await gateway.database.run(partial(_read_context, asked))
         stored = await gateway.compute(lambda: _store(gateway, asked, seen, account))
         work = partial(_claim, gateway, stored)
-    (event, queued), position = await gateway.accept(work, lambda claim: claim[1])
-    if not queued:
-        # What was committed beside it is sent by the same look.
-        gateway.relay.expect_split()
+    (event, _), position = await gateway.accept(work, lambda claim: claim[1])
     return json_answer(_accepted(asked, event), status=201, headers={POSITION: position})
 
 
@@ -143,7 +140,7 @@ def _claim(gateway: Gateway, stored: _Stored, cursor: Cursor) -> tuple[FoldReque
     entry = gateway.entry(event, waiting_for=decision.dataset.raw_data_id if waits else None)
     queued = claims.record_fold(cursor, event, request_digest=stored.digest, entry=entry)
     fences = outbox.add(cursor, [gateway.entry(fence) for fence in _fences(cursor, event)])
-    return event, [] if waits else [*fences, queued]
+    return event, [*fences, queued]
 
 
 def _fences(cursor: Cursor, event: FoldRequested) -> list[FoldFenced]:
