@@ -24,6 +24,7 @@ from services.ingest.arrays import Arrays
 from services.ingest.auth import Doorkeeper
 from services.ingest.database import Database
 from services.ingest.gateway import ACCOUNT, GATEWAY, Gateway
+from services.ingest.guard import GUARD, Guard, SlowBody, watch, watching
 from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
 from services.ingest.refusals import Refusal, detail, forbidden, not_found, not_recordable, unconfirmed
@@ -38,7 +39,9 @@ log = structlog.get_logger(__name__)
 
 def make_app(settings: Settings, event_log: EventLog) -> web.Application:
     """Return the service; nothing is opened before it starts, and it starts whatever is away."""
-    app = web.Application(middlewares=[answer_refusals, admit])
+    app = web.Application(middlewares=[watch, answer_refusals, admit])
+    app[GUARD] = Guard()
+    app.cleanup_ctx.append(watching)
     app.cleanup_ctx.append(_parts(settings, event_log))
     app.add_routes([web.get("/healthz", health.healthz), web.get("/readyz", health.readyz)])
     app.add_routes([web.route(method, blob_routes.PATH, handler) for method, handler in blob_routes.METHODS.items()])
@@ -88,8 +91,8 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
     except (DatabaseUnavailable, BlobsUnavailable) as error:
         log.warning("request.not_recordable", path=request.path, reason=str(error))
         return refusal_answer(not_recordable())
-    except web.HTTPException as error:
-        return refusal_answer(_routing_refusal(request, error))
+    except (SlowBody, web.HTTPException) as error:
+        return refusal_answer(_server_refusal(request, error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -109,8 +112,10 @@ async def _cut_if_it_fails(request: web.Request, handler: Handler) -> web.Stream
         raise ConnectionResetError("the answer could not be finished") from error
 
 
-def _routing_refusal(request: web.Request, error: web.HTTPException) -> Refusal:
+def _server_refusal(request: web.Request, error: SlowBody | web.HTTPException) -> Refusal:
     match error:
+        case SlowBody():
+            return detail(408, "Request not received in time.", close=True)
         case web.HTTPMethodNotAllowed():
             return detail(405, f'Method "{request.method}" not allowed.', Allow=error.headers["Allow"])
         case web.HTTPNotFound():

@@ -435,6 +435,7 @@ CASES = [
 _HERE = "tests/contract/test_bad_input.py"
 _GATEWAY = "tests/integration/test_gateway.py"
 _LOGINS = "tests/integration/test_logins.py"
+_SLOW = "tests/integration/test_slow_clients.py"
 _HOSTILE = "tests/integration/test_execution_hostile.py"
 _GOLDEN = "tests/integration/test_execution_golden.py"
 _TIME = "tests/integration/test_execution_time.py"
@@ -450,6 +451,7 @@ HELD_BY: dict[int, tuple[str, ...]] = {
     23: (f"{_HERE}::test_bombs_are_refused_in_little_memory",),
     24: (f"{_HERE}::test_malformed_http_gets_400_and_is_closed",),
     25: (f"{_HERE}::test_malformed_http_gets_400_and_is_closed",),
+    26: (f"{_SLOW}::test_half_a_head_is_closed", f"{_SLOW}::test_half_a_body_is_answered_408"),
     28: (f"{_HERE}::test_paths_without_their_slash_are_served",),
     29: (
         f"{_GATEWAY}::test_what_a_broker_missed_is_sent_once_when_it_is_back",
@@ -525,7 +527,6 @@ HELD_BY: dict[int, tuple[str, ...]] = {
 }
 """Rows that are more than one request, or happen behind the gateway, and the tests that hold them."""
 OTHERWISE: dict[int, str] = {
-    26: "nothing bounds the time of a request yet",
     76: "the routes of 2016 know no such header, and a fold's number is its own key: who repeats it gets row 63",
     100: "events carry no signature: who may append is the broker's to say, by its own accounts and rules",
 }
