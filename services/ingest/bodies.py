@@ -26,25 +26,28 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     """Return the object in a request's body; raises Refusal."""
     if not request.body_exists and "Content-Type" not in request.headers:
         return {}
-    if request.content_type != "application/json" or "Content-Type" not in request.headers:
-        shown = request.headers.get("Content-Type", "").partition(";")[0].strip()
-        raise detail(415, f'Unsupported media type "{shown}" in request.')
-    body = await _read(request)
+    body = bytearray()
+    async for chunk in read_chunks(request):
+        body += chunk
     return parse(body) if len(body) <= QUICK_BYTES else await asyncio.to_thread(parse, body)
 
 
-async def _read(request: web.Request) -> bytearray:
+async def read_chunks(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the JSON in a request's body piece by piece, not parsed; raises Refusal."""
+    if request.content_type != "application/json" or "Content-Type" not in request.headers:
+        shown = request.headers.get("Content-Type", "").partition(";")[0].strip()
+        raise detail(415, f'Unsupported media type "{shown}" in request.')
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise _too_large()
-    body = bytearray()
+    size = 0
     try:
         async for chunk in _decoded(request):
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
                 raise _too_large()
+            yield chunk
     except (HttpProcessingError, web.RequestPayloadError) as error:
         raise detail(400, "The body is not well-formed.", close=True) from error
-    return body
 
 
 async def _decoded(request: web.Request) -> AsyncIterator[bytes]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 from psycopg2.extensions import cursor as Cursor
 
-from datarun.blobs import OCTETS
-from datarun.events import Blob, Dataset, DataUploaded, NamedBlob, SplitRequested
+from datarun.events import Dataset, DataUploaded, NamedBlob, SplitRequested
 from datarun.intake import claims
 from datarun.intake.claims import SPECIFIC
 from datarun.intake.outbox import Queued, add
@@ -23,15 +22,15 @@ from services.ingest.auth import Account
 from services.ingest.bodies import read_json
 from services.ingest.commands import RequestSplit, UploadData
 from services.ingest.decisions import NAME_TAKEN, decide_split
-from services.ingest.files import check_names, decode_files, taken
+from services.ingest.files import check_names
 from services.ingest.forms import MAX_ID, Bad
 from services.ingest.gateway import ACCOUNT, GATEWAY, POSITION, Gateway
 from services.ingest.refusals import Refusal, file_refused, invalid, not_found
-from services.ingest.sources import check_elements, check_specific
+from services.ingest.sources import MAX_SOURCE_BYTES, check_elements, check_specific
 from services.ingest.tabular import UnknownColumn, check_csv
+from services.ingest.uploads import Received, check_received, keep, named_blobs, receive_files
 
 SEVERAL_WITHOUT_SPECIFIC = "Submit a specific.py" + " " * 48 + "when submitting several files"
-MEDIA_TYPES = {"csv": "text/csv", "py": "text/x-python"}
 
 
 async def list_datasets(request: web.Request) -> web.StreamResponse:
@@ -42,24 +41,34 @@ async def list_datasets(request: web.Request) -> web.StreamResponse:
 
 
 async def upload(request: web.Request) -> web.StreamResponse:
-    """POST rawdata/: refuse what is wrong, as early as it can be known, then store the files and claim the name."""
+    """POST rawdata/: refuse what is wrong, as early as it can be known, then keep the files and claim the name."""
     gateway = request.app[GATEWAY]
-    asked = commands.upload_data(await read_json(request))
-    check_names(asked.files)
-    specific = find_specific(asked.files)
-    if specific is None:
-        _check_elements(asked.workflow_elements)
-    if await gateway.database.run(lambda cursor: claims.dataset_name_taken(cursor, asked.name)):
-        raise invalid(name=NAME_TAKEN)
-    contents, rows = await gateway.compute(lambda: _decode(asked, specific))
-    files = await gateway.compute(lambda: name_blobs(contents))
-    await gateway.compute(lambda: store(gateway, contents))
-    claim, position = await gateway.accept(
-        lambda cursor: _claim(gateway, cursor, _Upload(asked, files, rows, request[ACCOUNT].username)),
-        lambda claim: [claim[1]],
-    )
+    async with receive_files(request, gateway, look=partial(_look, gateway)) as body:
+        asked = commands.upload_data(body)
+        check_names(asked.files)
+        specific = find_specific(asked.files)
+        if specific is None:
+            _check_elements(asked.workflow_elements)
+        await _check_name(gateway, asked.name)
+        files, rows = await gateway.compute(lambda: _checked(asked, specific))
+        await gateway.compute(lambda: keep(files, gateway.blobs))
+        uploaded = _Upload(asked, named_blobs(files), rows, request[ACCOUNT].username)
+        claim, position = await gateway.accept(
+            lambda cursor: _claim(gateway, cursor, uploaded), lambda claim: [claim[1]]
+        )
     dataset = KnownDataset(claim[0], asked.name, asked.target_column, asked.workflow_elements)
     return json_answer(legacy.raw_data(dataset), status=201, headers={POSITION: position})
+
+
+async def _look(gateway: Gateway, fields: dict[str, str]) -> None:
+    """Refuse a name that is known before megabytes are decoded for it."""
+    if "name" in fields:
+        await _check_name(gateway, fields["name"].strip())
+
+
+async def _check_name(gateway: Gateway, name: str) -> None:
+    if "\0" not in name and await gateway.database.run(lambda cursor: claims.dataset_name_taken(cursor, name)):
+        raise invalid(name=NAME_TAKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,39 +100,19 @@ def _check_elements(workflow_elements: str) -> None:
         raise Refusal(400, {"workflow_elements": bad.body}) from bad
 
 
-def _decode(asked: UploadData, specific: str | None) -> tuple[dict[str, bytearray], int | None]:
-    contents = decode_files(taken(asked.files))
-    name = specific or next(iter(contents))
+def _checked(asked: UploadData, specific: str | None) -> tuple[dict[str, Received], int | None]:
+    files = check_received(asked.files)
+    name = specific or next(iter(files))
     try:
-        if specific is None:
-            return contents, check_csv(contents[name], target_column=asked.target_column)
-        check_specific(contents[name])
+        with files[name].open() as content:
+            if specific is None:
+                return files, check_csv(content, target_column=asked.target_column)
+            check_specific(content.read(MAX_SOURCE_BYTES + 1))
     except UnknownColumn as unknown:
         raise Refusal(400, {"target_column": unknown.body}) from unknown
     except Bad as bad:
         raise file_refused(name, bad.body[0]) from bad
-    return {SPECIFIC if other == name else other: content for other, content in contents.items()}, None
-
-
-def name_blobs(contents: Mapping[str, bytearray]) -> tuple[NamedBlob, ...]:
-    """Return what events say of files, in the order of their names, so that equal files make equal events."""
-    return tuple(
-        NamedBlob(
-            name=name,
-            blob=Blob(
-                sha256=hashlib.sha256(contents[name]).hexdigest(),
-                size=len(contents[name]),
-                media_type=MEDIA_TYPES.get(name.rpartition(".")[2].lower(), OCTETS),
-            ),
-        )
-        for name in sorted(contents)
-    )
-
-
-def store(gateway: Gateway, contents: Mapping[str, bytearray]) -> None:
-    """Store files durably."""
-    for content in contents.values():
-        gateway.blobs.put(memoryview(content))
+    return {SPECIFIC if other == name else other: file for other, file in files.items()}, None
 
 
 def _claim(gateway: Gateway, cursor: Cursor, upload: _Upload) -> tuple[int, Queued]:

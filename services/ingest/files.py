@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
+import hashlib
 import re
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from datarun.blobs import OCTETS
+from datarun.events import Blob, NamedBlob
 from services.ingest.forms import Bad
 from services.ingest.refusals import Refusal, file_refused, invalid
 
@@ -18,9 +20,12 @@ MAX_FILES = 100
 MAX_FILE_BYTES = 64 * MIB
 MAX_TOGETHER_BYTES = 256 * MIB
 MAX_NAME_LENGTH = 100
+MEDIA_TYPES = {"csv": "text/csv", "py": "text/x-python"}
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\- ]*")
 _CHUNK_BYTES = MIB
+NOT_BASE64 = "Not valid base64."
+NOT_ZLIB = "Not valid zlib data."
 
 
 class TooLarge(Bad):
@@ -50,12 +55,6 @@ def _is_plain(character: str) -> bool:
     return unicodedata.normalize("NFKC", character) == unicodedata.normalize("NFC", character)
 
 
-def taken(encoded: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield a dictionary's items and empty it, so that no text is kept beside its bytes."""
-    while encoded:
-        yield encoded.popitem()
-
-
 def decode_files(encoded: Iterable[tuple[str, Any]]) -> dict[str, bytearray]:
     """Return the contents of files by their names; raises Refusal."""
     contents: dict[str, bytearray] = {}
@@ -82,28 +81,81 @@ def _decode_file(name: str, value: Any) -> bytearray:
 
 def decode(encoded: str, *, at_most: int) -> bytearray:
     """Return the bytes of base64(zlib(bytes)); raises Bad, or TooLarge as soon as there are more bytes than allowed."""
-    try:
-        compressed = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Bad("Not valid base64.") from error
-    return _inflate(compressed, at_most=at_most)
-
-
-def _inflate(compressed: bytes, *, at_most: int) -> bytearray:
-    inflater = zlib.decompressobj()
+    if not encoded.isascii():
+        raise Bad(NOT_BASE64)
     content = bytearray()
-    rest = compressed
-    try:
-        while not inflater.eof:
-            chunk = inflater.decompress(rest, _CHUNK_BYTES)
-            content += chunk
-            rest = inflater.unconsumed_tail
-            if len(content) > at_most:
-                raise TooLarge("Too large.")
-            if not chunk and not rest and not inflater.eof:
-                raise Bad("Truncated zlib data." if content or len(compressed) > 1 else "Not valid zlib data.")
-    except zlib.error as error:
-        raise Bad("Not valid zlib data.") from error
-    if inflater.unused_data:
-        raise Bad("Data after the end of the zlib stream.")
+    unpacker = Unpacker(at_most=at_most)
+    for chunk in unpacker.feed(encoded.encode()):
+        content += chunk
+    for chunk in unpacker.end():
+        content += chunk
     return content
+
+
+class Unpacker:
+    """Makes bytes of base64(zlib(bytes)) that comes in pieces, and holds no more than a piece of either."""
+
+    def __init__(self, *, at_most: int) -> None:
+        self.size = 0
+        self._at_most = at_most
+        self._inflater = zlib.decompressobj()
+        self._packed = 0
+        self._held = b""
+
+    def feed(self, text: bytes) -> Iterator[bytes]:
+        """Yield what comes out of some more text; raises Bad, or TooLarge."""
+        text = self._held + text
+        # The last group may be the end, where padding is allowed.
+        whole = max(0, (len(text) - 1) // 4 * 4)
+        self._held = text[whole:]
+        if b"=" in text[:whole]:
+            raise Bad(NOT_BASE64)
+        return self._inflate(_unbase64(text[:whole]))
+
+    def end(self) -> Iterator[bytes]:
+        """Yield the rest; raises Bad unless it is complete."""
+        yield from self._inflate(_unbase64(self._held))
+        if not self._inflater.eof:
+            raise Bad("Truncated zlib data." if self.size or self._packed > 1 else NOT_ZLIB)
+
+    def _inflate(self, rest: bytes) -> Iterator[bytes]:
+        self._packed += len(rest)
+        while rest:
+            if self._inflater.eof:
+                raise Bad("Data after the end of the zlib stream.")
+            try:
+                chunk = self._inflater.decompress(rest, _CHUNK_BYTES)
+            except zlib.error as error:
+                raise Bad(NOT_ZLIB) from error
+            rest = self._inflater.unconsumed_tail or self._inflater.unused_data
+            self.size += len(chunk)
+            if self.size > self._at_most:
+                raise TooLarge("Too large.")
+            yield chunk
+
+
+def _unbase64(text: bytes) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error as error:
+        raise Bad(NOT_BASE64) from error
+
+
+def name_blobs(contents: Mapping[str, bytearray]) -> tuple[NamedBlob, ...]:
+    """Return what events say of files, in the order of their names, so that equal files make equal events."""
+    return tuple(
+        NamedBlob(
+            name=name,
+            blob=Blob(
+                sha256=hashlib.sha256(contents[name]).hexdigest(),
+                size=len(contents[name]),
+                media_type=media_type(name),
+            ),
+        )
+        for name in sorted(contents)
+    )
+
+
+def media_type(name: str) -> str:
+    """Return what a file's name says of its contents."""
+    return MEDIA_TYPES.get(name.rpartition(".")[2].lower(), OCTETS)

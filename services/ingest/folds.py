@@ -24,9 +24,8 @@ from services.ingest.answers import ListAnswer, json_answer
 from services.ingest.auth import Account
 from services.ingest.bodies import QUICK_BYTES, read_json
 from services.ingest.commands import RequestFold
-from services.ingest.datasets import name_blobs, store
 from services.ingest.decisions import FoldDecision, decide_fold, unknown_dataset
-from services.ingest.files import check_names, decode_files
+from services.ingest.files import check_names, decode_files, name_blobs
 from services.ingest.forms import MAX_ID, Bad
 from services.ingest.gateway import ACCOUNT, GATEWAY, POSITION, Gateway
 from services.ingest.indices import check_indices, decode_indices
@@ -99,8 +98,9 @@ def _store(gateway: Gateway, asked: RequestFold, seen: FoldContext, account: Acc
         digest = claims.files_digest(files)
         decide_fold(asked, seen, files_digest=digest, only=account.only)
     train_is, test_is = _decode_indices(asked, decision)
-    store(gateway, contents or {})
     put = gateway.blobs.put
+    for content in (contents or {}).values():
+        put(memoryview(content))
     return _Stored(asked, put(memoryview(train_is)), put(memoryview(test_is)), files, digest, account)
 
 
