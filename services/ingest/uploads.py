@@ -131,7 +131,7 @@ async def receive_files(request: web.Request, gateway: Gateway, *, look: Look) -
 
     extraction = Extraction(make)
     try:
-        async for chunk in _pieces(request):
+        async for chunk in _pieces(request, extraction):
             rest = await _feed(gateway, extraction, chunk)
             if rest:
                 await look(extraction.fields)
@@ -148,12 +148,12 @@ async def _feed(gateway: Gateway, extraction: Extraction, chunk: bytes) -> bytes
     return await gateway.compute(lambda: extraction.feed(chunk))
 
 
-async def _pieces(request: web.Request) -> AsyncIterator[bytes]:
-    """Yield the body in pieces worth a thread's while."""
+async def _pieces(request: web.Request, extraction: Extraction) -> AsyncIterator[bytes]:
+    """Yield the body as it comes until its files begin, then in pieces worth a thread's while."""
     gathered = bytearray()
     async for chunk in read_chunks(request):
         gathered += chunk
-        if len(gathered) >= 2 * QUICK_BYTES:
+        if len(gathered) >= 2 * QUICK_BYTES or not extraction.is_at_files:
             yield bytes(gathered)
             gathered.clear()
     yield bytes(gathered)
