@@ -232,7 +232,7 @@ def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
 
 def record_fold(cursor: Cursor, event: FoldRequested, *, request_digest: str, entry: Entry) -> Queued:
     """Record an accepted attempt of a fold, and its event."""
-    cursor.execute(
+    claim = cursor.mogrify(
         """
         insert into intake.fold (fold_id, attempt, submission_id, submission_version, raw_data_id, priority,
             train_is, test_is, task_id, request_digest, requested_by)
@@ -257,7 +257,7 @@ def record_fold(cursor: Cursor, event: FoldRequested, *, request_digest: str, en
             event.requested_by,
         ),
     )
-    return add(cursor, [entry])[0]
+    return add(cursor, [entry], first=claim)[0]
 
 
 def blob_name(blob: Blob) -> str:

@@ -47,17 +47,20 @@ _OLDER_UNSENT = """
     select max(older.id) from intake.outbox older
     where older.topic = outbox.topic and older.key = outbox.key and older.id < outbox.id and older.sent_at is null"""
 
+_INSERT = b"insert into intake.outbox as outbox (ce_id, topic, key, value, headers, waiting_for, owner) values "
+_RETURNING = f" returning id, ({_OLDER_UNSENT})".encode()
 
-def add(cursor: Cursor, entries: Sequence[Entry]) -> list[Queued]:
-    """Owe events; the caller holds the lock under which their keys' order is decided."""
+
+def add(cursor: Cursor, entries: Sequence[Entry], *, first: bytes = b"") -> list[Queued]:
+    """Owe events; the caller holds the lock under which their keys' order is decided.
+
+    `first` is a statement to run before, on the same way to the server.
+    """
     if not entries:
         return []
-    rows = execute_values(
-        cursor,
-        f"""
-        insert into intake.outbox as outbox (ce_id, topic, key, value, headers, waiting_for, owner) values %s
-        returning id, ({_OLDER_UNSENT})""",  # noqa: S608 - constants
-        [
+    rows = b", ".join(
+        cursor.mogrify(
+            "(%s::uuid, %s, %s, %s, %s::jsonb, %s::integer, %s::integer)",
             (
                 str(entry.event.event_id),
                 entry.record.topic,
@@ -66,16 +69,14 @@ def add(cursor: Cursor, entries: Sequence[Entry]) -> list[Queued]:
                 _headers_json(entry.record),
                 entry.waiting_for,
                 entry.owner,
-            )
-            for entry in entries
-        ],
-        template="(%s::uuid, %s, %s, %s, %s::jsonb, %s::integer, %s::integer)",
-        page_size=max(1, len(entries)),
-        fetch=True,
+            ),
+        )
+        for entry in entries
     )
+    cursor.execute(b"%s;%s%s%s" % (first, _INSERT, rows, _RETURNING) if first else _INSERT + rows + _RETURNING)
     return [
         Queued(id_, entry.record, after, entry.waiting_for is not None)
-        for (id_, after), entry in zip(rows, entries, strict=True)
+        for (id_, after), entry in zip(cursor.fetchall(), entries, strict=True)
     ]
 
 

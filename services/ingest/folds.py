@@ -78,8 +78,9 @@ async def request_fold(request: web.Request) -> web.StreamResponse:
 def _accept(
     gateway: Gateway, asked: RequestFold, account: Account, cursor: Cursor
 ) -> tuple[FoldRequested, list[Queued]]:
-    seen = _read_context(asked, cursor)
-    return _claim(gateway, _store(gateway, asked, seen, account), cursor)
+    # Little is decoded in no time, so one look under the locks is enough.
+    seen = _lock_context(asked, cursor)
+    return _record(gateway, _store(gateway, asked, seen, account), seen, cursor)
 
 
 def _read_context(asked: RequestFold, cursor: Cursor) -> FoldContext:
@@ -121,8 +122,12 @@ def _decode_indices(asked: RequestFold, decision: FoldDecision) -> tuple[bytearr
 
 
 def _claim(gateway: Gateway, stored: _Stored, cursor: Cursor) -> tuple[FoldRequested, list[Queued]]:
+    return _record(gateway, stored, _lock_context(stored.asked, cursor), cursor)
+
+
+def _record(gateway: Gateway, stored: _Stored, seen: FoldContext, cursor: Cursor) -> tuple[FoldRequested, list[Queued]]:
     asked = stored.asked
-    decision, files = _decide_under_locks(cursor, stored)
+    decision, files = _decide(cursor, stored, seen)
     event = FoldRequested(
         fold_id=asked.databoard_sf_id,
         attempt=decision.attempt,
@@ -151,15 +156,19 @@ def _fences(cursor: Cursor, event: FoldRequested) -> list[FoldFenced]:
     return [FoldFenced(fold_id=event.fold_id, attempt=before, cause="superseded")]
 
 
-def _decide_under_locks(cursor: Cursor, stored: _Stored) -> tuple[FoldDecision, tuple[NamedBlob, ...]]:
-    asked = stored.asked
-    seen = claims.lock_fold_context(
+def _lock_context(asked: RequestFold, cursor: Cursor) -> FoldContext:
+    return claims.lock_fold_context(
         cursor,
         fold_id=asked.databoard_sf_id,
         submission_id=asked.databoard_s_id,
         raw_data_id=asked.raw_data,
         may_write_submission=asked.files is not None or asked.force.submission,
     )
+
+
+def _decide(cursor: Cursor, stored: _Stored, seen: FoldContext) -> tuple[FoldDecision, tuple[NamedBlob, ...]]:
+    """Decide under the locks, and record the submission's version if it is new."""
+    asked = stored.asked
     decision = decide_fold(asked, seen, files_digest=stored.files_digest, only=stored.account.only)
     known = seen.submission
     files = stored.files if stored.files is not None else known.files if known else ()
