@@ -510,7 +510,7 @@ HELD_BY: dict[int, tuple[str, ...]] = {
     97: (f"{_ENVELOPE}::test_what_is_no_event_is_refused", f"{_PROJECTOR}::{_DEAD}"),
     98: (f"{_ENVELOPE}::test_what_is_no_event_is_refused", f"{_PROJECTOR}::{_DEAD}"),
     99: (
-        f"{_ENVELOPE}::test_a_record_in_another_topic_or_under_another_key_is_misrouted",
+        f"{_ENVELOPE}::test_a_record_in_another_topic_partition_or_under_another_key_is_misrouted",
         f"{_PROJECTOR}::{_DEAD}",
     ),
     101: ("tests/integration/test_projection_apply.py::test_known_records_are_skipped_and_counted",),
