@@ -22,6 +22,7 @@ from services.ingest import cancel, datasets, folds, health, openings, predictio
 from services.ingest.answers import UNDER_WAY, refusal_answer
 from services.ingest.arrays import Arrays
 from services.ingest.auth import Doorkeeper
+from services.ingest.bodies import BUFFERED, Buffered
 from services.ingest.database import Database
 from services.ingest.gateway import ACCOUNT, GATEWAY, Gateway
 from services.ingest.guard import GUARD, Guard, SlowBody, watch, watching
@@ -41,6 +42,7 @@ def make_app(settings: Settings, event_log: EventLog) -> web.Application:
     """Return the service; nothing is opened before it starts, and it starts whatever is away."""
     app = web.Application(middlewares=[watch, answer_refusals, admit])
     app[GUARD] = Guard()
+    app[BUFFERED] = Buffered()
     app.cleanup_ctx.append(watching)
     app.cleanup_ctx.append(_parts(settings, event_log))
     app.add_routes([web.get("/healthz", health.healthz), web.get("/readyz", health.readyz)])
