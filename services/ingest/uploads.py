@@ -132,8 +132,9 @@ async def receive_files(request: web.Request, gateway: Gateway, *, look: Look) -
     extraction = Extraction(make)
     try:
         async for chunk in _pieces(request, extraction):
+            was_at_files = extraction.is_at_files
             rest = await _feed(gateway, extraction, chunk)
-            if rest:
+            if extraction.is_at_files and not was_at_files:
                 await look(extraction.fields)
                 await _feed(gateway, extraction, rest)
         yield _with_files(parse(extraction.end(), gaps=extraction.gaps), received)

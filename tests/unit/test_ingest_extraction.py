@@ -9,7 +9,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.ingest.extraction import MAX_REST_BYTES, Extraction
@@ -92,23 +92,26 @@ def test_what_is_taken_out_and_what_is_left_are_the_body(
     assert len(sinks) == len(strings)
 
 
+PIECES = ['{"files":', '"\\u0066iles":', "{", "}", "[", "]", '"a":', '"b"', '"files"', ",", ":", "1", " "]
+BROKEN = st.lists(st.sampled_from(PIECES), max_size=14).map(lambda pieces: "".join(pieces).encode())
+
+
 @given(
-    st.binary(max_size=300) | st.text('{}[]",:\\u01files').map(str.encode), st.lists(st.integers(0, 300), max_size=5)
+    st.binary(max_size=300) | st.text('{}[]",:\\u01files').map(str.encode) | BROKEN,
+    st.lists(st.integers(0, 300), max_size=5),
 )
+@example(b'{"files":{"a":"b"}}', [])
 def test_any_bytes_are_read_to_their_end(body: bytes, cuts: list[int]) -> None:
-    """What is no JSON is left for the parser to refuse; without files nothing is missing."""
+    """What is no JSON is left for the parser to refuse; in what is, each text in files is the number of a sink."""
     extraction, sinks = extract(body, cuts)
     if not sinks and not extraction.gaps:
         assert extraction.rest == body
-    assert isinstance(parse_or_refuse(extraction), dict | Refusal)
-
-
-def parse_or_refuse(extraction: Extraction) -> object:
-    """Return what the parser makes of the rest."""
     try:
-        return parse(extraction.rest, gaps=extraction.gaps)
-    except Refusal as refusal:
-        return refusal
+        files = parse(extraction.rest, gaps=extraction.gaps).get("files")
+    except Refusal:
+        return
+    numbers = [value for value in files.values() if isinstance(value, str)] if isinstance(files, dict) else []
+    assert {int(number) for number in numbers} == set(range(len(sinks)))
 
 
 @pytest.mark.parametrize(
