@@ -5,7 +5,7 @@ STAMP := .venv/.set-up
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo up test faults lint fmt schemas bench lock
+.PHONY: help setup demo up test faults lint fmt schemas openapi fuzz bench lock
 
 help: ## Say what there is
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,12 @@ fmt: setup ## Format the code and fix what can be fixed
 
 schemas: setup ## Write what is published about the events, or refuse a breaking change
 	@$(BIN)/datarun schemas write
+
+openapi: setup ## Write schemas/openapi.json anew from the code
+	@$(BIN)/python -m services.ingest.v1 > schemas/openapi.json.new && mv schemas/openapi.json.new schemas/openapi.json
+
+fuzz: setup ## Send thousands of made-up requests to /v1
+	@DATARUN_FUZZ_EXAMPLES=$(or $(EXAMPLES),120) $(BIN)/python -m pytest tests/contract/test_v1_fuzz.py --timeout 1800
 
 bench: setup ## Measure
 	@$(BIN)/python -m benchmarks

@@ -13,13 +13,15 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from datarun.errors import Misrouted, SchemaMismatch, Undecodable, UnknownType, UnknownVersion
+from datarun.errors import Misrouted, SchemaMismatch, TooLarge, Undecodable, UnknownType, UnknownVersion
 from datarun.events import EVENT_TYPES, Event
 from datarun.log import Record, StoredRecord
 from datarun.partitioner import PARTITIONER, partition_of
 from datarun.topics import Catalogue, Kind, topic_of
 from datarun.upcasters import UPCASTERS
 
+MAX_VALUE_BYTES = 1_000_000
+"""What librdkafka sends at most of itself; larger records have no place in a log of references."""
 Headers = Iterable[tuple[str, bytes | None]]
 
 _TYPES: dict[bytes, type[Event]] = {cls.type_name().encode(): cls for cls in EVENT_TYPES}
@@ -76,7 +78,7 @@ def header(headers: Headers, name: str) -> str | None:
 def decode(value: bytes | None, headers: Headers) -> Event:
     """Return the event of a record, upcast to its newest version.
 
-    Raises Undecodable, UnknownType, UnknownVersion or SchemaMismatch; whatever bytes come in, nothing else.
+    Raises Undecodable, TooLarge, UnknownType, UnknownVersion or SchemaMismatch; whatever bytes come in, nothing else.
     """
     wire_type = None
     for name, raw in headers:
@@ -85,6 +87,8 @@ def decode(value: bytes | None, headers: Headers) -> Event:
             break
     if value is None or not wire_type:
         raise Undecodable("empty value or no ce_type header")
+    if len(value) > MAX_VALUE_BYTES:
+        raise TooLarge(f"{len(value)} bytes; at most {MAX_VALUE_BYTES} are read")
     cls = _TYPES.get(wire_type)
     if cls is None:
         return _decode_old(value, wire_type.decode("utf-8", "replace"))

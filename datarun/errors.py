@@ -46,6 +46,12 @@ class Undecodable(Rejected):
     reason = "undecodable"
 
 
+class TooLarge(Rejected):
+    """The record has more bytes than an event may."""
+
+    reason = "too_large"
+
+
 class UnknownType(Rejected):
     """The record names an event type that was never declared."""
 
@@ -68,6 +74,18 @@ class Misrouted(Rejected):
     """The record's key or topic is not that of its event."""
 
     reason = "misrouted"
+
+
+class BlobsMissing(Rejected):
+    """A blob that the record names is not in the store."""
+
+    reason = "blob_missing"
+
+
+class BlobsMismatch(Rejected):
+    """A blob that the record names has other bytes than its sha256 says."""
+
+    reason = "blob_mismatch"
 
 
 class BlobMissing(Retryable):

@@ -54,8 +54,8 @@ DATA_REQUESTS = Topic(
     Kind.QUEUE,
     "raw_data_id",
     (events.SplitRequested,),
-    ("gateway", "reaper", "runner"),
-    ("runner", "projector"),
+    ("gateway", "producer", "reaper", "runner"),
+    ("runner", "projector", "verifier"),
     partitions=1,
 )
 DATA_EVENTS = Topic(
@@ -63,16 +63,16 @@ DATA_EVENTS = Topic(
     Kind.EVENTS,
     "raw_data_id",
     (events.DataUploaded, events.DataSplit, events.SplitFailed),
-    ("gateway", "runner"),
-    ("projector",),
+    ("gateway", "producer", "runner"),
+    ("projector", "producer"),
 )
 FOLD_REQUESTS_HIGH = Topic(
     "fold-requests.high",
     Kind.QUEUE,
     "fold_id",
     (FoldRequested,),
-    ("gateway", "reaper", "runner"),
-    ("runner", "projector"),
+    ("gateway", "producer", "reaper", "runner"),
+    ("runner", "projector", "verifier"),
     partitions=1,
 )
 FOLD_REQUESTS_LOW = Topic(
@@ -80,8 +80,8 @@ FOLD_REQUESTS_LOW = Topic(
     Kind.QUEUE,
     "fold_id",
     (FoldRequested,),
-    ("gateway", "reaper", "runner"),
-    ("runner", "projector"),
+    ("gateway", "producer", "reaper", "runner"),
+    ("runner", "projector", "verifier"),
     partitions=1,
 )
 FOLD_EVENTS = Topic(
@@ -100,7 +100,7 @@ FOLD_EVENTS = Topic(
         events.PredictionsFetched,
     ),
     ("runner", "reaper", "gateway", "verifier"),
-    ("projector",),
+    ("projector", "verifier"),
 )
 FOLD_CONTROL = Topic(
     "fold-control",
@@ -117,7 +117,7 @@ RUNNER_STATUS = Topic(
     "runner_id",
     (events.RunnerHeartbeat,),
     ("runner",),
-    ("projector",),
+    ("projector", "runner", "people"),
     config={"cleanup.policy": "compact,delete", "retention.ms": "3600000", "segment.ms": "600000", **_BROKER_TIME},
 )
 ENVIRONMENTS = Topic(
@@ -126,7 +126,7 @@ ENVIRONMENTS = Topic(
     "environment",
     (events.PackageRequested, events.PackageInstalled, events.PackageFailed),
     ("people", "runner"),
-    ("runner", "people"),
+    ("runner", "verifier", "people"),
     partitions=1,
 )
 DEAD_LETTERS = Topic(

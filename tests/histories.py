@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -190,6 +191,13 @@ class Log:
         self.length += 1
         return stored
 
+    def in_first_versions(self) -> Log:
+        """Return the same log as it would be had version 1 written all of its split requests."""
+        older = Log(length=self.length)
+        for tp, records in self.records.items():
+            older.records[tp] = [_in_first_version(record) for record in records]
+        return older
+
     def reading(self, seed: int) -> list[list[StoredRecord]]:
         """Return batches a consumer may see: each partition in order, and some of it more than once."""
         chance = random.Random(seed)
@@ -208,6 +216,17 @@ class Log:
     def __iter__(self) -> Iterator[StoredRecord]:
         """Every record, partition by partition."""
         return (record for records in self.records.values() for record in records)
+
+
+def _in_first_version(record: StoredRecord) -> StoredRecord:
+    try:
+        said = json.loads(record.value or b"")
+    except ValueError:
+        return record
+    if "plan" not in said:
+        return record
+    headers = [(name, b"datarun.SplitRequested.v1" if name == "ce_type" else value) for name, value in record.headers]
+    return record._replace(value=json.dumps(said | said.pop("plan")).encode(), headers=tuple(headers))
 
 
 _RUN_KINDS = (FoldStarted, FoldTrained, FoldTested, FoldFailed, FoldLost, FoldHandedBack, FoldReproduced)

@@ -6,7 +6,21 @@ import sys
 
 import typer
 
-from datarun.cli import db, demo, deploy, doctor, fold, projection, schemas, services, stack, token, topics, user
+from datarun.cli import (
+    db,
+    demo,
+    deploy,
+    doctor,
+    events,
+    fold,
+    projection,
+    schemas,
+    services,
+    stack,
+    token,
+    topics,
+    user,
+)
 from datarun.errors import DatarunError, Retryable
 
 FAILED, UNREACHABLE = 1, 3
@@ -25,6 +39,7 @@ for name in services.MODULES:
     services.register(app, name)
 app.add_typer(db.app, name="db")
 app.add_typer(deploy.app, name="deploy")
+app.add_typer(events.app, name="events")
 app.add_typer(fold.app, name="fold")
 app.add_typer(projection.app, name="projection")
 app.add_typer(schemas.app, name="schemas")

@@ -36,3 +36,29 @@ def systemd(
     write(rendered, out)
     for name in sorted(rendered):
         print(out / name)
+
+
+@app.command()
+def acls(
+    *,
+    kafka: Annotated[str, typer.Option(metavar="HOST:PORT", help="The brokers.")],
+    topic_prefix: Annotated[str, typer.Option(help="What the topics' names begin with.")] = "datarun.",
+    principal: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ROLE=NAME", help="What a role is called at the brokers; by default datarun-ROLE."),
+    ] = None,
+) -> None:
+    """Print the commands that let each role do at the brokers what it must, and nothing else."""
+    from datarun.deployment.acls import ROLES, rules
+    from datarun.topics import Catalogue
+
+    names = {role: f"datarun-{role}" for role in ROLES}
+    for given in principal or ():
+        role, _, name = given.partition("=")
+        if role not in names or not name:
+            raise typer.BadParameter(
+                f"{given!r} is not one of {', '.join(ROLES)}, = and a name", param_hint="--principal"
+            )
+        names[role] = name
+    for rule in rules(Catalogue(topic_prefix)):
+        print(rule.command(kafka, f"User:{names[rule.role]}"))

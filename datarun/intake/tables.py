@@ -18,7 +18,7 @@ from sqlalchemy import (
     func,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "intake"
 metadata = MetaData(schema=SCHEMA)
@@ -108,6 +108,9 @@ fold = Table(
 """A fold's newest accepted attempt; blobs are named by `sha256:size`."""
 
 Index("fold_dataset", fold.c.raw_data_id)
+Index("fold_submission", fold.c.submission_id)
+Index("fold_requester", fold.c.requested_by, fold.c.fold_id)
+Index("fold_accepted", fold.c.accepted_at)
 
 cancellation = Table(
     "cancellation",
@@ -159,3 +162,28 @@ fetch_claim = Table(
 """Predictions that a client is fetching, or fetched while the read model does not say so yet."""
 
 Index("fetch_claim_fetch", fetch_claim.c.fetch_id)
+
+answered = Table(
+    "answered",
+    metadata,
+    Column("username", Text, primary_key=True),
+    Column("key", Text, primary_key=True),
+    Column("request_digest", LargeBinary, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("body", Text, nullable=False),
+    _moment("answered_at"),
+)
+"""First answers to requests that came with an Idempotency-Key."""
+
+Index("answered_at", answered.c.answered_at)
+
+cursor = Table(
+    "cursor",
+    metadata,
+    Column("username", Text, primary_key=True),
+    Column("name", Text, primary_key=True),
+    # By partition of fold-events, the offset behind all that was acknowledged
+    Column("offsets", ARRAY(BigInteger), nullable=False),
+    _moment("moved_at"),
+)
+"""How far an account has read what came of folds."""

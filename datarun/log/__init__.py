@@ -88,6 +88,10 @@ class EventLog(Protocol):
         """Return, for every partition of the topics, the first offset that is kept."""
         ...
 
+    def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
+        """Return the offset of the first record that is not older, or of the end; raises LogUnavailable."""
+        ...
+
     def close(self) -> None:
         """Send what is unsent, within a bound, and let go."""
         ...

@@ -118,6 +118,16 @@ class KafkaLog:
         except KafkaException as error:
             raise LogUnavailable(str(error)) from error
 
+    def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
+        """Return the offset of the first record that is not older, or of the end; raises LogUnavailable."""
+        wanted = KafkaTopicPartition(*partition)
+        try:
+            spec: Any = {wanted: OffsetSpec.for_timestamp(timestamp_ms)}
+            found: int = self._admin.list_offsets(spec, request_timeout=ASK_SECONDS)[wanted].result().offset
+        except KafkaException as error:
+            raise LogUnavailable(str(error)) from error
+        return found if found >= 0 else self.end_offsets([partition.topic])[partition]
+
     def _partitions_of(self, topic: str) -> int:
         """Return how many partitions a topic has: that never changes, and asking for each costs a round trip."""
         if not self._counts.get(topic):

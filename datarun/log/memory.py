@@ -64,6 +64,11 @@ class MemoryLog:
         """Return 0 for every partition of the topics."""
         return dict.fromkeys(self.end_offsets(topics), 0)
 
+    def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
+        """Return the offset of the first record that is not older, or of the end."""
+        records = self._partitions.get(partition, [])
+        return next((record.offset for record in records if record.timestamp_ms >= timestamp_ms), len(records))
+
     def close(self) -> None:
         """Nothing is unsent."""
 

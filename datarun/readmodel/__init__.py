@@ -3,5 +3,5 @@
 SCHEMA = "rm"
 """The live read model; others are made beside it."""
 
-VERSION = "2"
+VERSION = "3"
 """Of the tables; raise it with any change, and the read model is made anew from the log."""

@@ -105,6 +105,8 @@ fold = Table(
 """Blobs are named by `sha256:size`; ranks are those of datarun.lifecycle."""
 
 Index("fold_submission", fold.c.submission_id)
+Index("fold_dataset", fold.c.raw_data_id, fold.c.fold_id)
+Index("fold_requester", fold.c.requested_by, fold.c.fold_id)
 Index(
     "fold_new",
     fold.c.raw_data_id,

@@ -95,13 +95,16 @@ def _session(options: StackOptions) -> tuple[str, ...]:
 async def _start_log(options: StackOptions, connection: Connection, supervisor: Supervisor, report: Report) -> None:
     # librdkafka loads while the broker starts.
     from datarun.log.admin import create_topics, probe
+    from datarun.log.brokers import Brokers
+    from datarun.settings import kafka_security
     from datarun.topics import DEFAULT_PREFIX
 
+    brokers = Brokers(connection.kafka) if options.kafka is None else Brokers(connection.kafka, kafka_security())
     if options.kafka is None:
         await _start_kafka(options, connection, supervisor, report)
-    elif not await in_thread(lambda: probe(connection.kafka, GIVEN_KAFKA_SECONDS)):
+    elif not await in_thread(lambda: probe(brokers, GIVEN_KAFKA_SECONDS)):
         raise LogUnavailable(f"no Kafka answers at {connection.kafka}: check --kafka HOST:PORT")
-    await in_thread(lambda: create_topics(connection.kafka, prefix=options.topic_prefix or DEFAULT_PREFIX))
+    await in_thread(lambda: create_topics(brokers, prefix=options.topic_prefix or DEFAULT_PREFIX))
 
 
 async def _start_kafka(options: StackOptions, connection: Connection, supervisor: Supervisor, report: Report) -> None:

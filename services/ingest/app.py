@@ -18,7 +18,7 @@ from datarun.errors import BlobsUnavailable, DatabaseUnavailable, Unconfirmed
 from datarun.log import EventLog
 from datarun.settings import Settings
 from services.ingest import blobs as blob_routes
-from services.ingest import cancel, datasets, folds, health, openings, predictions
+from services.ingest import datasets, folds, health, metrics, predictions
 from services.ingest.answers import UNDER_WAY, refusal_answer
 from services.ingest.arrays import Arrays
 from services.ingest.auth import Doorkeeper
@@ -30,6 +30,8 @@ from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
 from services.ingest.refusals import Refusal, detail, forbidden, not_found, not_recordable, unconfirmed
 from services.ingest.relay import Relay
+from services.ingest.v1 import routes as v1
+from services.ingest.v1.problems import PREFIX, problem_answer
 
 COMPUTING_THREADS = 4
 HASHING_THREADS = 2
@@ -40,14 +42,16 @@ log = structlog.get_logger(__name__)
 
 def make_app(settings: Settings, event_log: EventLog) -> web.Application:
     """Return the service; nothing is opened before it starts, and it starts whatever is away."""
-    app = web.Application(middlewares=[watch, answer_refusals, admit])
+    app = web.Application(middlewares=[metrics.observe, watch, answer_refusals, admit])
     app[GUARD] = Guard()
     app[BUFFERED] = Buffered()
     app.cleanup_ctx.append(watching)
+    app[metrics.METRICS] = metrics.Metrics()
     app.cleanup_ctx.append(_parts(settings, event_log))
     app.add_routes([web.get("/healthz", health.healthz), web.get("/readyz", health.readyz)])
+    app.add_routes([web.get("/metrics", metrics.show)])
     app.add_routes([web.route(method, blob_routes.PATH, handler) for method, handler in blob_routes.METHODS.items()])
-    app.add_routes([web.route(method, path, handler) for (method, path), handler in V1.items()])
+    v1.add_to(app, event_log, settings.catalogue)
     for path, methods in LEGACY.items():
         # The 2016 service redirected a path without its slash, which loses a POST; both are served.
         for variant in (path, path.removesuffix("/")):
@@ -66,16 +70,10 @@ LEGACY: dict[str, dict[str, Handler]] = {
     "testpredictions/new/": {"POST": predictions.fetch_new},
 }
 """The routes of the 2016 interface, below /runapp/."""
-V1: dict[tuple[str, str], Handler] = {
-    ("POST", "/v1/folds/{fold_id:[1-9][0-9]{0,9}}/cancel"): cancel.cancel,
-    ("GET", "/v1/queues/{queue:[HL]}/open"): openings.list_open,
-}
-"""The routes below /v1/."""
-ROLES = {
+ROLES: dict[str, tuple[str, ...] | None] = {
     "/runapp/": ("admin", "organiser", "participant"),
     "/blobs/": ("admin", "runner"),
-    "/v1/folds/": ("admin", "organiser"),
-    "/v1/queues/": ("admin", "runner"),
+    **v1.ROLES,
 }
 """Who may use which paths; what is not below one of them is for all."""
 
@@ -86,20 +84,25 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await _cut_if_it_fails(request, handler)
     except Refusal as refusal:
-        return refusal_answer(refusal)
+        return _answer(request, refusal)
     except Unconfirmed as error:
         log.warning("request.unconfirmed", path=request.path, reason=str(error))
-        return refusal_answer(unconfirmed())
+        return _answer(request, unconfirmed())
     except (DatabaseUnavailable, BlobsUnavailable) as error:
         log.warning("request.not_recordable", path=request.path, reason=str(error))
-        return refusal_answer(not_recordable())
+        return _answer(request, not_recordable())
     except (SlowBody, web.HTTPException) as error:
-        return refusal_answer(_server_refusal(request, error))
+        return _answer(request, _server_refusal(request, error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         log.error("request.no_space", path=request.path, reason=str(error))  # noqa: TRY400 - said in full
-        return refusal_answer(detail(507, "Not enough storage; nothing was recorded."))
+        return _answer(request, detail(507, "Not enough storage; nothing was recorded."))
+
+
+def _answer(request: web.Request, refusal: Refusal) -> web.Response:
+    is_v1 = request.path.startswith(PREFIX)
+    return problem_answer(request, refusal) if is_v1 else refusal_answer(refusal)
 
 
 async def _cut_if_it_fails(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -157,6 +160,7 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
         gateway = Gateway(
             catalogue=settings.catalogue,
             brokers=settings.brokers,
+            event_log=event_log,
             database=database,
             blobs=blobs,
             max_blob_bytes=settings.max_blob_mib << 20,

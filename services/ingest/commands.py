@@ -146,7 +146,6 @@ _FOLD = Form(
     raw_data=Field(forms.integer, missing=None),
     files=Field(forms.files, missing=None),
 )
-_CANCEL = Form(reason=Field(forms.text(at_most=200), missing=None, default=""))
 _FETCH = Form(list_submission_fold=Field(_fold_ids))
 _FETCH_NEW = Form(raw_data_id=Field(forms.integer, missing=None))
 
@@ -169,12 +168,6 @@ def request_custom_split(body: Mapping[str, Any]) -> RequestSplit:
 def request_fold(body: Mapping[str, Any]) -> RequestFold:
     """Read a fold; raises Refusal."""
     return RequestFold(**_FOLD.read(body))
-
-
-def cancel(body: Mapping[str, Any]) -> str:
-    """Read why a fold is to be cancelled, perhaps nothing; raises Refusal."""
-    reason: str = _CANCEL.read(body)["reason"]
-    return reason
 
 
 def fetch(body: Mapping[str, Any]) -> list[int]:

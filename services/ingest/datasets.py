@@ -48,13 +48,13 @@ async def upload(request: web.Request) -> web.StreamResponse:
         check_names(asked.files)
         specific = find_specific(asked.files)
         if specific is None:
-            _check_elements(asked.workflow_elements)
+            check_workflow(asked.workflow_elements)
         await _check_name(gateway, asked.name)
         files, rows = await gateway.compute(lambda: _checked(asked, specific))
         await gateway.compute(lambda: keep(files, gateway.blobs))
-        uploaded = _Upload(asked, named_blobs(files), rows, request[ACCOUNT].username)
+        uploaded = Upload(asked, named_blobs(files), rows, request[ACCOUNT].username)
         claim, position = await gateway.accept(
-            lambda cursor: _claim(gateway, cursor, uploaded), lambda claim: [claim[1]]
+            lambda cursor: claim_upload(gateway, cursor, uploaded), lambda claim: [claim[1]]
         )
     dataset = KnownDataset(claim[0], asked.name, asked.target_column, asked.workflow_elements)
     return json_answer(legacy.raw_data(dataset), status=201, headers={POSITION: position})
@@ -72,7 +72,7 @@ async def _check_name(gateway: Gateway, name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Upload:
+class Upload:
     """A dataset whose files are stored."""
 
     asked: UploadData
@@ -93,7 +93,8 @@ def find_specific(names: Collection[str]) -> str | None:
     return candidates[0] if candidates else None
 
 
-def _check_elements(workflow_elements: str) -> None:
+def check_workflow(workflow_elements: str) -> None:
+    """Raise Refusal unless standard data can have these elements."""
     try:
         check_elements(workflow_elements)
     except Bad as bad:
@@ -115,7 +116,8 @@ def _checked(asked: UploadData, specific: str | None) -> tuple[dict[str, Receive
     return {SPECIFIC if other == name else other: file for other, file in files.items()}, None
 
 
-def _claim(gateway: Gateway, cursor: Cursor, upload: _Upload) -> tuple[int, Queued]:
+def claim_upload(gateway: Gateway, cursor: Cursor, upload: Upload) -> tuple[int, Queued]:
+    """Claim a dataset's name for files that are stored; returns its number. Raises Refusal."""
     asked = upload.asked
     manifest = Dataset(
         raw_data_id=1,
@@ -153,13 +155,14 @@ async def _split(request: web.Request, asked: RequestSplit) -> web.StreamRespons
         raise not_found()
     gateway, account = request.app[GATEWAY], request[ACCOUNT]
     (task_id, queued), position = await gateway.accept(
-        lambda cursor: _claim_split(gateway, cursor, asked, account), lambda claim: claim[1]
+        lambda cursor: claim_split(gateway, cursor, asked, account), lambda claim: claim[1]
     )
     # A repeated request wrote nothing, so there is nothing to read.
     return json_answer({"task_id": task_id}, headers={POSITION: position} if queued else None)
 
 
-def _claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, account: Account) -> tuple[str, list[Queued]]:
+def claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, account: Account) -> tuple[str, list[Queued]]:
+    """Claim a split and return its task; nothing is queued when the same one was asked for. Raises Refusal."""
     claims.lock_dataset(cursor, asked.raw_data_id)
     dataset = claims.read_dataset(cursor, asked.raw_data_id)
     if dataset is None:

@@ -10,7 +10,8 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from services.ingest.files import MAX_FILES, MIB
+from datarun.file_names import MAX_FILES
+from services.ingest.files import MIB
 from services.ingest.refusals import detail, invalid
 
 FILES = "files"

@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import binascii
 import hashlib
-import re
-import unicodedata
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from datarun.blobs import OCTETS
 from datarun.events import Blob, NamedBlob
+from datarun.file_names import MAX_FILES, folded, is_file_name
 from services.ingest.forms import Bad
 from services.ingest.refusals import Refusal, file_refused, invalid
 
 MIB = 1024 * 1024
-MAX_FILES = 100
 MAX_FILE_BYTES = 64 * MIB
 MAX_TOGETHER_BYTES = 256 * MIB
-MAX_NAME_LENGTH = 100
 MEDIA_TYPES = {"csv": "text/csv", "py": "text/x-python"}
 
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\- ]*")
 _CHUNK_BYTES = MIB
 NOT_BASE64 = "Not valid base64."
 NOT_ZLIB = "Not valid zlib data."
@@ -34,25 +30,15 @@ class TooLarge(Bad):
 
 def check_names(names: Iterable[str]) -> None:
     """Raise Refusal for a name that is not a plain file name, for two that some file system would take for one."""
-    folded: dict[str, str] = {}
+    seen: dict[str, str] = {}
     for count, name in enumerate(names):
         if count >= MAX_FILES:
             raise invalid(files=f"At most {MAX_FILES} files.")
-        if not _is_file_name(name):
+        if not is_file_name(name):
             raise file_refused(name, "Not a valid file name.")
-        other = folded.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
+        other = seen.setdefault(folded(name), name)
         if other is not name:
             raise invalid(files=f"Names differ only by case or accents: {other}, {name}.")
-
-
-def _is_file_name(name: str) -> bool:
-    # Letters outside ASCII only as composed, printable ones: no look-alike slash, no writing direction marks.
-    plain = "".join("a" if character.isalpha() and _is_plain(character) else character for character in name)
-    return len(name) <= MAX_NAME_LENGTH and _NAME.fullmatch(plain) is not None and name[-1] not in ". "
-
-
-def _is_plain(character: str) -> bool:
-    return unicodedata.normalize("NFKC", character) == unicodedata.normalize("NFC", character)
 
 
 def decode_files(encoded: Iterable[tuple[str, Any]]) -> dict[str, bytearray]:

@@ -15,7 +15,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from datarun.events import Blob, FoldFenced, FoldRequested, NamedBlob
 from datarun.intake import cancellations, claims, outbox
-from datarun.intake.claims import FoldContext, SubmissionClaim, blob_name
+from datarun.intake.claims import DatasetClaim, FoldContext, SubmissionClaim, blob_name
 from datarun.intake.outbox import Queued
 from datarun.readmodel import queries
 from datarun.readmodel.queries import KnownFold
@@ -33,6 +33,7 @@ from services.ingest.portions import portions
 from services.ingest.refusals import Refusal, not_found
 from services.ingest.sources import check_submission_names
 
+Work = Callable[[Cursor], tuple[FoldRequested, list[Queued]]]
 PAGE = 500
 LIGHT_PAGE = 5000
 
@@ -60,19 +61,30 @@ async def request_fold(request: web.Request) -> web.StreamResponse:
     """POST submissionfold/: refuse what is wrong, store the bytes, claim the attempt under its locks."""
     gateway, account = request.app[GATEWAY], request[ACCOUNT]
     asked = commands.request_fold(await read_json(request))
+    event, position = await accept_fold(gateway, asked, account)
+    return json_answer(_accepted(asked, event), status=201, headers={POSITION: position})
+
+
+async def accept_fold(
+    gateway: Gateway, asked: RequestFold, account: Account, *, around: Callable[[Work], Work] = lambda work: work
+) -> tuple[FoldRequested, str]:
+    """Accept a fold and return its request with its Datarun-Position; raises Refusal.
+
+    `around` may add to the transaction that claims it.
+    """
     if asked.files is not None:
         check_names(asked.files)
     if asked.raw_data is not None and not 1 <= asked.raw_data <= MAX_ID:
         raise unknown_dataset(asked.raw_data)
     if asked.size <= QUICK_BYTES:
-        work = partial(_accept, gateway, asked, account)
+        work: Work = partial(_accept, gateway, asked, account)
     else:
         # Megabytes take their time, and no database connection.
         seen = await gateway.database.run(partial(_read_context, asked))
         stored = await gateway.compute(lambda: _store(gateway, asked, seen, account))
         work = partial(_claim, gateway, stored)
-    (event, _), position = await gateway.accept(work, lambda claim: claim[1])
-    return json_answer(_accepted(asked, event), status=201, headers={POSITION: position})
+    (event, _), position = await gateway.accept(around(work), lambda claim: claim[1])
+    return event, position
 
 
 def _accept(
@@ -141,11 +153,18 @@ def _record(gateway: Gateway, stored: _Stored, seen: FoldContext, cursor: Cursor
         task_id=str(uuid.uuid4()),
         requested_by=stored.account.username,
     )
-    waits = decision.dataset.waits_for_split
-    entry = gateway.entry(event, waiting_for=decision.dataset.raw_data_id if waits else None)
-    queued = claims.record_fold(cursor, event, request_digest=stored.digest, entry=entry)
+    return event, record(gateway, cursor, event, decision.dataset, digest=stored.digest)
+
+
+def record(
+    gateway: Gateway, cursor: Cursor, event: FoldRequested, dataset: DatasetClaim, *, digest: str
+) -> list[Queued]:
+    """Record an accepted attempt with the fence of the one before; returns what is owed now."""
+    waits = dataset.waits_for_split
+    entry = gateway.entry(event, waiting_for=dataset.raw_data_id if waits else None)
+    queued = claims.record_fold(cursor, event, request_digest=digest, entry=entry)
     fences = outbox.add(cursor, [gateway.entry(fence) for fence in _fences(cursor, event)])
-    return event, [*fences, queued]
+    return [*fences, queued]
 
 
 def _fences(cursor: Cursor, event: FoldRequested) -> list[FoldFenced]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -19,7 +19,7 @@ from datarun.envelope import Context, encode, now
 from datarun.events import Event
 from datarun.intake import outbox
 from datarun.intake.outbox import Entry, Queued
-from datarun.log import Position
+from datarun.log import EventLog, Position
 from datarun.log.brokers import Brokers
 from datarun.topics import Catalogue
 from services.ingest.arrays import Arrays
@@ -47,6 +47,7 @@ class Gateway:
 
     catalogue: Catalogue
     brokers: Brokers
+    event_log: EventLog
     database: Database
     blobs: StreamedBlobs
     max_blob_bytes: int
@@ -75,13 +76,16 @@ class Gateway:
         """
         claim = await self.database.run(work, is_recorded=lambda cursor, made: _hold(cursor, queued(made)))
         crash_point("gateway.after_commit")
-        rows = queued(claim)
+        sent = self.send(queued(claim))
+        return claim, await self._visible(sent[-1]) if sent else PENDING
+
+    def send(self, rows: Sequence[Queued]) -> list[asyncio.Future[Position] | None]:
+        """Send what was committed together, nothing if one of it waits for a split."""
         if any(row.waits for row in rows):
             # What was committed beside it is sent by the same look.
             self.relay.expect_split()
-            return claim, PENDING
-        sent = [self.relay.send(row) for row in rows]
-        return claim, await self._visible(sent[-1]) if sent else PENDING
+            return []
+        return [self.relay.send(row) for row in rows]
 
     async def _visible(self, sent: asyncio.Future[Position] | None) -> str:
         loop = asyncio.get_running_loop()

@@ -15,7 +15,7 @@ from psycopg2.extensions import cursor as Cursor
 
 from datarun.crashes import crash_point
 from datarun.errors import DatabaseUnavailable, LogUnavailable
-from datarun.intake import fetches, outbox
+from datarun.intake import answered, fetches, outbox
 from datarun.intake.outbox import Queued
 from datarun.log import EventLog, Position
 from datarun.topics import Catalogue, Kind
@@ -230,3 +230,4 @@ class Relay:
 def _prune(cursor: Cursor) -> None:
     outbox.prune(cursor, limit=BATCH * 10)
     fetches.prune(cursor)
+    answered.prune(cursor)

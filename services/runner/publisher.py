@@ -14,6 +14,7 @@ from datarun.events import Event
 from datarun.log import EventLog, Position, Record, StoredRecord
 from datarun.topics import DEAD_LETTERS, Catalogue
 
+LETTER_BYTES = 900_000
 RETRY_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)
 
 log = structlog.get_logger(__name__)
@@ -55,7 +56,11 @@ class Publisher:
             ("datarun-position", f"{record.topic}:{record.partition}:{record.offset}".encode()),
         ]
         topic = self._catalogue.full_name(DEAD_LETTERS)
-        letter = Record(topic, record.key or b"", record.value or b"", tuple(headers))
+        value = record.value or b""
+        if len(value) > LETTER_BYTES:
+            # With what is added it would be larger than a record may be; the whole is at its position for ever.
+            headers.append(("datarun-cut-from", str(len(value)).encode()))
+        letter = Record(topic, record.key or b"", value[:LETTER_BYTES], tuple(headers))
         self._log.append(letter).result()
         log.warning("runner.dead_letter", reason=refusal.reason, detail=str(refusal), offset=record.offset)
 

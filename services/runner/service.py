@@ -113,13 +113,21 @@ class Service:
             event = envelope.decode(record.value, record.headers)
             envelope.check_route(event, record, catalogue=self.catalogue)
         except Rejected as refusal:
-            self.worker.publisher.dead_letter(record, refusal)
-            self.queue.accept(work)
+            self._bury(work, refusal)
             return
         if isinstance(event, FoldRequested):
             self._admit(work, event)
         elif isinstance(event, SplitRequested):
             self._begin_split(SplitRun(event, work, self.clock()))
+
+    def _bury(self, work: Work, refusal: Rejected) -> None:
+        try:
+            self.worker.publisher.dead_letter(work.record, refusal)
+        except LogUnavailable:
+            # Held, it would keep its queue from handing out anything else.
+            self.queue.release(work)
+            raise
+        self.queue.accept(work)
 
     def _admit(self, work: Work, request: FoldRequested) -> None:
         match self.admission.judge(work, request):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, assert_never
 
@@ -9,23 +10,29 @@ import structlog
 
 from datarun.blobs import BlobStore
 from datarun.crashes import crash_point
-from datarun.errors import LogUnavailable
+from datarun.errors import BlobCorrupt, BlobMissing, BlobsMismatch, BlobsMissing, LogUnavailable
 from datarun.events import (
     Blob,
     Cause,
     DataSplit,
+    Fault,
     FoldFailed,
     FoldRequested,
     FoldTested,
     FoldTrained,
     Metrics,
     Sandbox,
+    Split,
     SplitFailed,
+    Stage,
 )
+from datarun.log import StoredRecord
 from services.runner.execution import Executor, Failed, Predictions, Tested, Trained
 from services.runner.publisher import Publisher
 from services.runner.runs import FoldRun, SplitRun
 
+SPLIT_TRIES = 3
+"""So often a split whose blobs are not there is given back: another runner may reach them."""
 FLOAT64 = "application/vnd.datarun.float64"
 
 log = structlog.get_logger(__name__)
@@ -75,7 +82,7 @@ class Worker:
 
         # A fold that takes its runner down with it, whichever runs it.
         crash_point(f"runner.fold.{request.fold_id}")
-        outcome = self.executor.run(request, on_trained=on_trained)
+        outcome = self._ran(run, on_trained)
         if isinstance(outcome, Failed) and outcome.cause is Cause.CANCELLED:
             # Whoever had it killed has told, or tells, what became of it.
             log.info("fold.killed", **run.named.model_dump())
@@ -98,7 +105,7 @@ class Worker:
             "task_id": request.task_id,
             "runner_id": self.identity.runner_id,
         }
-        outcome = self.executor.split(request)
+        outcome = self._split(run)
         event: DataSplit | SplitFailed
         if isinstance(outcome, Failed):
             text = outcome.message if not outcome.log else f"{outcome.message}\n{outcome.log}"
@@ -111,6 +118,36 @@ class Worker:
         self.publisher.append_surely(event, cause=run.work.record)
         crash_point("runner.after_split_result")
         return True
+
+    def _ran(self, run: FoldRun, on_trained: Callable[[Trained], None]) -> Tested | Failed:
+        try:
+            return self.executor.run(run.request, on_trained=on_trained)
+        except (BlobMissing, BlobCorrupt) as error:
+            # Its next deliveries may find them elsewhere; who sent it finds this.
+            self._lament(run.record, error)
+            raise
+
+    def _split(self, run: SplitRun) -> Split | Failed:
+        try:
+            return self.executor.split(run.request)
+        except (BlobMissing, BlobCorrupt) as error:
+            if run.work.delivery_count < SPLIT_TRIES:
+                raise
+            self._lament(run.work.record, error)
+            return Failed(
+                stage=Stage.SPLIT,
+                cause=Cause.INVALID,
+                fault=Fault.PLATFORM,
+                message=f"{error} - ERROR(split data) \n",
+            )
+
+    def _lament(self, record: StoredRecord, error: BlobMissing | BlobCorrupt) -> None:
+        """Keep a record whose blobs are not there, or not what it says, as a dead letter."""
+        refusal = BlobsMissing if isinstance(error, BlobMissing) else BlobsMismatch
+        try:
+            self.publisher.dead_letter(record, refusal(str(error)))
+        except LogUnavailable as unavailable:
+            log.warning("runner.dead_letter_lost", error=str(unavailable))
 
     def _result(self, request: FoldRequested, outcome: Tested | Failed) -> FoldTested | FoldFailed:
         fields = self._run_fields(request)

@@ -150,6 +150,23 @@ def test_reading_starts_where_it_is_told(system):
     assert values == [b"3", b"4"]
 
 
+def test_an_offset_is_found_by_its_time(system):
+    """The first record that is not older than a moment; all are younger than long ago, none is as young as tomorrow."""
+    position = append(system, FOLD_EVENTS, b"7", b"value")
+    append(system, FOLD_EVENTS, b"7", b"another")
+    tp = TopicPartition(position.topic, position.partition)
+    assert system.log.offset_at(tp, 0) == position.offset
+    assert system.log.offset_at(tp, int(time.time() * 1000) + 86_400_000) == position.offset + 2
+
+
+def test_keys_are_where_they_are_said_to_be(system):
+    """On Kafka the partition of a key is the one that is computed here."""
+    for key in (b"7", b"12", b"123", b"1234", b"12345", b"2147483647"):
+        position = append(system, FOLD_EVENTS, key, b"value")
+        if isinstance(system, KafkaSystem):
+            assert position.partition == partition_of(key, FOLD_EVENTS.partitions)
+
+
 def test_reading_follows_what_is_appended_later(system):
     """Without an end the reader waits, yields nothing meanwhile, and sees the next record."""
     start = {TopicPartition(system.catalogue.full_name(DATA_REQUESTS), 0): 0}

@@ -340,7 +340,7 @@ def test_it_starts_while_everything_is_away(start: Start, kafka: str, postgres_u
     with start(kafka=LateBroker(kafka).address, gateway_postgres_url=f"{postgres_url}-not-here") as gateway:
         assert requests.get(f"{gateway.url}/healthz", timeout=5).json() == {"status": "ok"}
         ready = requests.get(f"{gateway.url}/readyz", timeout=10)
-        assert (ready.status_code, ready.json()) == (503, {"postgres": "away", "kafka": "away"})
+        assert (ready.status_code, ready.json()) == (503, {"postgres": "away", "kafka": "away", "blobs": "ok"})
         assert gateway.get("rawdata/").json() == UNAVAILABLE
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
-from typing import Any
+from typing import Annotated, Literal
 
 from aiohttp import web
 from psycopg2.extensions import cursor as Cursor
+from pydantic import Field, StringConstraints
 
 from datarun.events import Cause, FoldCancelled, FoldFenced
 from datarun.intake import cancellations, claims, outbox
@@ -20,30 +21,42 @@ from datarun.intake.outbox import Queued
 from datarun.lifecycle import State
 from datarun.readmodel import queries
 from datarun.readmodel.queries import KnownFold
-from services.ingest import commands
-from services.ingest.answers import json_answer
-from services.ingest.bodies import read_json
-from services.ingest.forms import MAX_ID
-from services.ingest.gateway import ACCOUNT, GATEWAY, POSITION, VISIBLE_SECONDS, Gateway
+from services.ingest.gateway import POSITION, VISIBLE_SECONDS, Gateway
 from services.ingest.refusals import Refusal, not_found
+from services.ingest.v1.inputs import Nothing
+from services.ingest.v1.operation import ORGANISERS, Call, Operation, Says, answer
+from services.ingest.v1.values import Asked, FoldId, Told
 
 LOOK_SECONDS = 0.05
 
 
-async def cancel(request: web.Request) -> web.StreamResponse:
-    """POST folds/<id>/cancel: 200 once the fold is seen to be cancelled, 202 until then, 409 if it has ended."""
-    gateway = request.app[GATEWAY]
-    fold_id = int(request.match_info["fold_id"])
-    if fold_id > MAX_ID:
-        raise not_found()
-    reason = commands.cancel(await read_json(request))
-    by = request[ACCOUNT].username
-    work = partial(_cancel, gateway, fold_id, by, reason)
+class CancelFold(Asked):
+    """Why a fold is cancelled."""
+
+    reason: Annotated[str, StringConstraints(max_length=200), Field(description="Shown with the fold.")] = ""
+
+
+class Cancelled(Told):
+    """A cancelled fold, and who cancelled it first."""
+
+    fold_id: FoldId
+    attempt: int
+    state: str
+    cause: Literal["cancelled"] = "cancelled"
+    cancelled_by: str
+    reason: str
+
+
+async def cancel_fold(call: Call[Nothing, CancelFold]) -> web.StreamResponse:
+    """Cancel a fold: 200 once it is seen to be cancelled, 202 until then, 409 if it has ended."""
+    gateway = call.gateway
+    by = call.account.username
+    work = partial(_cancel, gateway, call.path["fold_id"], by, call.body.reason.strip())
     (cancelled, queued), position = await gateway.accept(work, lambda claim: claim[1])
     fold = await _seen(gateway, cancelled, seconds=0 if queued else VISIBLE_SECONDS)
     _check(fold, cancelled)
     is_over = _is_over(fold, cancelled)
-    return json_answer(
+    return answer(
         _shown(cancelled, State.ERROR if is_over else fold.state),
         status=200 if is_over else 202,
         headers={POSITION: position} if queued else None,
@@ -98,12 +111,31 @@ def _check(fold: KnownFold, cancelled: Cancellation | None) -> None:
         raise Refusal(409, {"detail": f"Fold {fold.fold_id} has ended.", "state": fold.state})
 
 
-def _shown(cancelled: Cancellation, state: State) -> dict[str, Any]:
-    return {
-        "fold_id": cancelled.fold_id,
-        "attempt": cancelled.attempt,
-        "state": state,
-        "cause": Cause.CANCELLED,
-        "cancelled_by": cancelled.cancelled_by,
-        "reason": cancelled.reason,
-    }
+def _shown(cancelled: Cancellation, state: State) -> Cancelled:
+    return Cancelled(
+        fold_id=cancelled.fold_id,
+        attempt=cancelled.attempt,
+        state=state.value,
+        cancelled_by=cancelled.cancelled_by,
+        reason=cancelled.reason,
+    )
+
+
+OPERATIONS = (
+    Operation(
+        method="POST",
+        path="/v1/folds/{fold_id}/cancel",
+        handle=cancel_fold,
+        summary="Cancel a fold",
+        tag="folds",
+        roles=ORGANISERS,
+        body=CancelFold,
+        body_may_be_absent=True,
+        answers={
+            200: Says("It does not run any more.", Cancelled),
+            202: Says("It will be cancelled once the log takes it.", Cancelled),
+        },
+        problems=(404, 409),
+        example={"path": {"fold_id": 1}, "body": {"reason": "sent by mistake"}},
+    ),
+)

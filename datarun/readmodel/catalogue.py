@@ -1,0 +1,165 @@
+"""Datasets, submissions, runners and dead letters in pages: what /v1 reads of them, over a cursor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from psycopg2.extensions import cursor as Cursor
+
+from datarun.lifecycle import Rank
+from datarun.log import Position
+
+
+@dataclass(frozen=True, slots=True)
+class ListedDataset:
+    """A dataset, projected or only accepted yet, and its newest split."""
+
+    raw_data_id: int
+    name: str
+    target_column: str
+    workflow_elements: str
+    files: list[dict[str, Any]]
+    rows: int | None
+    uploaded_by: str
+    uploaded_at: datetime
+    split_attempt: int
+    split_task_id: str | None
+    result_attempt: int
+    split: dict[str, Any] | None
+    split_error: str | None
+    split_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedSubmission:
+    """A submission's newest version; `folds` counts the folds of that version by state."""
+
+    submission_id: int
+    raw_data_id: int
+    version: int
+    files: list[dict[str, Any]]
+    accepted_at: datetime | None
+    folds: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedRunner:
+    """A runner by its newest heartbeat; `seconds_silent` is by the database's clock."""
+
+    runner_id: str
+    seen_at: datetime
+    seconds_silent: float
+    stopping: bool
+    heartbeat: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record that can never be applied."""
+
+    position: Position
+    reason: str
+    detail: str
+    key: bytes | None
+    value: bytes | None
+    size: int
+    headers: list[list[str | None]]
+
+
+_DATASETS = """
+    select raw_data_id, coalesce(d.name, c.name), coalesce(d.target_column, c.target_column),
+        coalesce(d.workflow_elements, c.workflow_elements), coalesce(d.files, c.files), c.rows,
+        coalesce(d.uploaded_by, c.uploaded_by), coalesce(d.uploaded_at, c.accepted_at),
+        greatest(d.split_attempt, c.split_attempt),
+        case when coalesce(c.split_attempt, 0) > coalesce(d.split_attempt, 0) then c.split_task_id
+             else d.split_task_id end,
+        coalesce(d.result_attempt, 0), d.split, d.split_error, d.split_at
+    from (
+        (select raw_data_id from rm.dataset where raw_data_id > %(after)s and name is not null
+         order by raw_data_id limit %(limit)s)
+        union
+        (select raw_data_id from intake.dataset where raw_data_id > %(after)s order by raw_data_id limit %(limit)s)
+        order by raw_data_id limit %(limit)s) asked
+    left join rm.dataset d using (raw_data_id)
+    left join intake.dataset c using (raw_data_id)
+    order by raw_data_id"""
+
+_FITS_VERSION = "greatest(s.version, c.version)"
+_SUBMISSIONS = f"""
+    select submission_id, coalesce(s.raw_data_id, c.raw_data_id), {_FITS_VERSION},
+        case when c.version = {_FITS_VERSION} then c.files else '[]'::jsonb end,
+        case when c.version = {_FITS_VERSION} then c.accepted_at end,
+        (select coalesce(jsonb_object_agg(state, count), jsonb_build_object()) from (
+            select case when request_attempt > run_attempt then 'TODO'
+                        when run_rank = {int(Rank.TESTED)} then 'TESTED'
+                        when run_rank = {int(Rank.ERROR)} then 'ERROR'
+                        when run_rank = {int(Rank.TRAINED)} then 'TRAINED'
+                        when run_rank = {int(Rank.STARTED)} then 'STARTED'
+                        else 'TODO' end as state, count(*)
+            from rm.fold f
+            where f.submission_id = asked.submission_id and f.submission_version = {_FITS_VERSION}
+            group by 1) counted)
+    from (
+        (select submission_id from rm.submission where submission_id > %(after)s {{own}}
+         order by submission_id limit %(limit)s)
+        union
+        (select submission_id from intake.submission where submission_id > %(after)s {{own_claims}}
+         order by submission_id limit %(limit)s)
+        order by submission_id limit %(limit)s) asked
+    left join rm.submission s using (submission_id)
+    left join intake.submission c using (submission_id)
+    order by submission_id"""  # noqa: S608 - constants
+_OWN = """and exists (
+    select from rm.fold f where f.submission_id = submission.submission_id and f.requested_by = %(only_of)s)"""
+_OWN_CLAIMS = """and exists (
+    select from intake.fold f where f.submission_id = submission.submission_id and f.requested_by = %(only_of)s)"""
+
+
+def list_datasets(cursor: Cursor, *, after: int, limit: int) -> list[ListedDataset]:
+    """Return the datasets that follow a number."""
+    cursor.execute(_DATASETS, {"after": after, "limit": limit})
+    return [ListedDataset(*row) for row in cursor.fetchall()]
+
+
+def list_submissions(cursor: Cursor, *, after: int, limit: int, only_of: str | None) -> list[ListedSubmission]:
+    """Return the submissions that follow a number, of one account or of all."""
+    own, own_claims = (_OWN, _OWN_CLAIMS) if only_of is not None else ("", "")
+    statement = _SUBMISSIONS.format(own=own, own_claims=own_claims)
+    cursor.execute(statement, {"after": after, "limit": limit, "only_of": only_of})
+    return [ListedSubmission(*row) for row in cursor.fetchall()]
+
+
+def list_runners(cursor: Cursor, *, after: str, limit: int, alive_seconds: float | None) -> list[ListedRunner]:
+    """Return the runners that follow a name, those heard within some seconds or all."""
+    cursor.execute(
+        """
+        select runner_id, seen_at, extract(epoch from now() - seen_at)::float, stopping, heartbeat from rm.runner
+        where runner_id > %(after)s
+          and (%(alive)s::float is null or not stopping and seen_at > now() - make_interval(secs => %(alive)s))
+        order by runner_id limit %(limit)s""",
+        {"after": after, "limit": limit, "alive": alive_seconds},
+    )
+    return [ListedRunner(*row) for row in cursor.fetchall()]
+
+
+def list_dead_letters(cursor: Cursor, *, after: Position, limit: int, most_bytes: int) -> list[DeadLetter]:
+    """Return the dead letters that follow a position, of their values so many bytes."""
+    cursor.execute(
+        """
+        select topic, partition, "offset", reason, detail, substr(key, 1, %(most)s), substr(value, 1, %(most)s),
+            coalesce(length(value), 0), headers
+        from rm.dead_letter
+        where (topic, partition, "offset") > (%(topic)s, %(partition)s, %(offset)s)
+        order by topic, partition, "offset" limit %(limit)s""",
+        {**after._asdict(), "limit": limit, "most": most_bytes},
+    )
+    return [
+        DeadLetter(Position(*row[:3]), row[3], row[4], _bytes(row[5]), _bytes(row[6]), row[7], row[8])
+        for row in cursor.fetchall()
+    ]
+
+
+def _bytes(value: memoryview | None) -> bytes | None:
+    return None if value is None else bytes(value)

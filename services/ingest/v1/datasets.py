@@ -1,0 +1,218 @@
+"""Datasets and their splits, as /v1 shows them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from aiohttp import web
+from pydantic import Field
+
+from datarun.readmodel import catalogue
+from datarun.readmodel.catalogue import ListedDataset, ListedSubmission
+from services.ingest.refusals import not_found
+from services.ingest.v1.inputs import Nothing
+from services.ingest.v1.operation import ORGANISERS, Call, Operation, Says, answer
+from services.ingest.v1.pages import ByNumber, Page, page_answer
+from services.ingest.v1.values import DatasetId, SubmissionId, Told
+
+
+class File(Told):
+    """A file by its name and content."""
+
+    name: str
+    sha256: str
+    size: Annotated[int, Field(description="Bytes.")]
+    media_type: str
+
+
+class Split(Told):
+    """The newest split that was asked for, and what came of it."""
+
+    state: Literal["none", "pending", "done", "failed"]
+    attempt: int
+    task_id: str | None = None
+    kind: Literal["standard", "custom"] | None = None
+    held_out_test: float | None = None
+    random_state: int | None = None
+    train_rows: int | None = None
+    test_rows: int | None = None
+    error: Annotated[str | None, Field(description="What went wrong; for organisers.")] = None
+    finished_at: datetime | None = None
+
+
+class Dataset(Told):
+    """A dataset."""
+
+    id: DatasetId
+    name: str
+    target_column: str
+    workflow_elements: str
+    files: list[File]
+    rows: Annotated[int | None, Field(description="Data rows of a standard dataset.")] = None
+    uploaded_by: str
+    uploaded_at: datetime
+    split: Split
+
+
+class Submission(Told):
+    """A submission's newest version, and how its folds stand."""
+
+    id: SubmissionId
+    dataset_id: DatasetId
+    version: int
+    files: list[File]
+    accepted_at: datetime | None = None
+    folds: Annotated[dict[str, int], Field(description="How many folds of this version are in which state.")]
+
+
+DatasetPage = Page[Dataset]
+SubmissionPage = Page[Submission]
+
+
+async def list_datasets(call: Call[ByNumber, None]) -> web.StreamResponse:
+    """Return a page of datasets."""
+    query = call.query
+    found = await call.gateway.database.run(
+        lambda cursor: catalogue.list_datasets(cursor, after=query.after, limit=query.limit)
+    )
+    after = found[-1].raw_data_id if len(found) == query.limit else None
+    return page_answer(call.request, DatasetPage, [shown(one, call.account.role) for one in found], after=after)
+
+
+async def get_dataset(call: Call[Nothing, None]) -> web.StreamResponse:
+    """Return a dataset."""
+    return answer(shown(await _find(call), call.account.role))
+
+
+async def get_split(call: Call[Nothing, None]) -> web.StreamResponse:
+    """Return a dataset's split."""
+    return answer(shown(await _find(call), call.account.role).split)
+
+
+async def list_submissions(call: Call[ByNumber, None]) -> web.StreamResponse:
+    """Return a page of submissions."""
+    query = call.query
+    found = await call.gateway.database.run(
+        lambda cursor: catalogue.list_submissions(cursor, after=query.after, limit=query.limit, only_of=call.only_of)
+    )
+    after = found[-1].submission_id if len(found) == query.limit else None
+    return page_answer(call.request, SubmissionPage, [_shown(one) for one in found], after=after)
+
+
+async def get_submission(call: Call[Nothing, None]) -> web.StreamResponse:
+    """Return a submission."""
+    before = call.path["submission_id"] - 1
+    found = await call.gateway.database.run(
+        lambda cursor: catalogue.list_submissions(cursor, after=before, limit=1, only_of=call.only_of)
+    )
+    if not found or found[0].submission_id != before + 1:
+        raise not_found()
+    return answer(_shown(found[0]))
+
+
+async def _find(call: Call[Any, Any]) -> ListedDataset:
+    before = call.path["dataset_id"] - 1
+    found = await call.gateway.database.run(lambda cursor: catalogue.list_datasets(cursor, after=before, limit=1))
+    if not found or found[0].raw_data_id != before + 1:
+        raise not_found()
+    return found[0]
+
+
+def shown(dataset: ListedDataset, role: str) -> Dataset:
+    """Show a dataset; what its organiser's code said is not for everybody."""
+    return Dataset(
+        id=dataset.raw_data_id,
+        name=dataset.name,
+        target_column=dataset.target_column,
+        workflow_elements=dataset.workflow_elements,
+        files=_files(dataset.files),
+        rows=dataset.rows,
+        uploaded_by=dataset.uploaded_by,
+        uploaded_at=dataset.uploaded_at,
+        split=_split(dataset, with_error=role in ORGANISERS),
+    )
+
+
+def _split(dataset: ListedDataset, *, with_error: bool) -> Split:
+    made = dataset.split or {}
+    names = ("kind", "held_out_test", "random_state", "train_rows", "test_rows")
+    is_over = dataset.result_attempt >= dataset.split_attempt
+    return Split(
+        state="none" if not dataset.split_attempt else "pending" if not is_over else "done" if made else "failed",
+        attempt=dataset.split_attempt,
+        task_id=dataset.split_task_id,
+        error=dataset.split_error if is_over and with_error else None,
+        finished_at=dataset.split_at if is_over else None,
+        **({name: made.get(name) for name in names} if is_over else {}),
+    )
+
+
+def _shown(submission: ListedSubmission) -> Submission:
+    return Submission(
+        id=submission.submission_id,
+        dataset_id=submission.raw_data_id,
+        version=submission.version,
+        files=_files(submission.files),
+        accepted_at=submission.accepted_at,
+        folds=submission.folds,
+    )
+
+
+def _files(stored: list[dict[str, Any]]) -> list[File]:
+    keys = ("sha256", "size", "media_type")
+    return [File(name=file["name"], **{key: file["blob"][key] for key in keys}) for file in stored]
+
+
+OPERATIONS = (
+    Operation(
+        method="GET",
+        path="/v1/datasets",
+        handle=list_datasets,
+        summary="List datasets",
+        tag="datasets",
+        query=ByNumber,
+        answers={200: Says("A page of datasets by number.", DatasetPage)},
+        example={"query": {"limit": 10}},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/datasets/{dataset_id}",
+        handle=get_dataset,
+        summary="Look at a dataset",
+        tag="datasets",
+        answers={200: Says("The dataset.", Dataset)},
+        problems=(404,),
+        example={"path": {"dataset_id": 1}},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/datasets/{dataset_id}/split",
+        handle=get_split,
+        summary="Look at a dataset's split",
+        tag="datasets",
+        answers={200: Says("The split.", Split)},
+        problems=(404,),
+        example={"path": {"dataset_id": 1}},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/submissions",
+        handle=list_submissions,
+        summary="List submissions",
+        tag="submissions",
+        query=ByNumber,
+        answers={200: Says("A page of submissions by number; a participant sees their own.", SubmissionPage)},
+        example={"query": {"limit": 10}},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/submissions/{submission_id}",
+        handle=get_submission,
+        summary="Look at a submission",
+        tag="submissions",
+        answers={200: Says("The submission.", Submission)},
+        problems=(404,),
+        example={"path": {"submission_id": 1}},
+    ),
+)
