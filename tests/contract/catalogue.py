@@ -469,6 +469,7 @@ HELD_BY: dict[int, tuple[str, ...]] = {
         f"{_HERE}::test_an_index_beyond_a_split_that_is_not_done_is_accepted",
         "tests/integration/test_execution_data.py::test_an_index_out_of_range_is_named",
     ),
+    76: ("tests/integration/test_v1_writes.py::test_a_key_gives_the_first_answer_again",),
     81: (f"{_GATEWAY}::test_a_cut_connection_leaves_the_folds_new",),
     82: (f"{_HOSTILE}::test_a_broken_submission_ends_with_its_reason",),
     83: (f"{_HOSTILE}::test_a_broken_submission_ends_with_its_reason",),
@@ -521,13 +522,13 @@ HELD_BY: dict[int, tuple[str, ...]] = {
     103: (f"{_EVOLVE}::test_a_result_seen_before_its_request_makes_the_row",),
     104: (f"{_EVOLVE}::test_any_reading_of_a_log_gives_the_same_rows",),
     105: (
+        "tests/integration/test_producer.py::test_the_example_runs_and_what_must_not_be_written_is_set_aside",
         "tests/integration/test_execution_data.py::test_a_missing_blob_is_the_platforms_fault",
         "tests/integration/test_execution_data.py::test_a_corrupt_blob_is_the_platforms_fault",
     ),
 }
 """Rows that are more than one request, or happen behind the gateway, and the tests that hold them."""
 OTHERWISE: dict[int, str] = {
-    76: "the routes of 2016 know no such header, and a fold's number is its own key: who repeats it gets row 63",
     100: "events carry no signature: who may append is the broker's to say, by its own accounts and rules",
 }
 """Rows that were decided otherwise, and how."""
