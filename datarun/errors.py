@@ -30,6 +30,10 @@ class DatabaseUnavailable(Retryable):
     """The database did not answer."""
 
 
+class Unconfirmed(DatabaseUnavailable):
+    """The database went away while it recorded something; it may have, or not."""
+
+
 class Rejected(DatarunError):
     """A record can never be applied; it goes to the dead letters with its reason."""
 

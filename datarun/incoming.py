@@ -39,8 +39,16 @@ class Incoming:
         self._hash.update(chunk)
         self.size += len(chunk)
 
+    def rest(self) -> None:
+        """Let go of the descriptor; nothing more can be written. Raises OSError."""
+        self._file.close()
+
     def sync(self) -> None:
         """Make what was written durable; raises OSError."""
+        if self._file.closed:
+            with self.path.open("rb") as file:
+                os.fsync(file.fileno())
+            return
         self._file.flush()
         os.fsync(self._file.fileno())
 

@@ -22,6 +22,7 @@ class _Environment(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="DATARUN_", extra="ignore")
     kafka: str | None = None
     postgres_url: str | None = None
+    postgres_url_file: Path | None = None
     blobs: str | None = None
     topic_prefix: str | None = None
     max_blob_mib: int | None = None
@@ -49,11 +50,11 @@ class KafkaSecurity(BaseSettings):
             protocol=self.security_protocol,
             mechanism=self.sasl_mechanism,
             username=self.sasl_username,
-            password=_read_secret(self.sasl_password_file, "password file") if self.sasl_password_file else "",
+            password=read_secret(self.sasl_password_file, "password file") if self.sasl_password_file else "",
             ca_file=self.ca_file,
             certificate_file=self.certificate_file,
             key_file=self.key_file,
-            key_password=_read_secret(self.key_password_file, "password file") if self.key_password_file else "",
+            key_password=read_secret(self.key_password_file, "password file") if self.key_password_file else "",
         )
 
 
@@ -100,14 +101,14 @@ class Settings(BaseModel):
 def load_settings(directory: Path = DEFAULT_DIR, **options: Any) -> Settings:
     """Return the settings; an option that is None was not given. Raises DatarunError that says what is missing."""
     from_folder = _connection(directory)
-    from_environment = _Environment().model_dump(exclude_none=True)
+    from_environment = _from_environment()
     given = {name: value for name, value in options.items() if value is not None}
     merged = from_folder | from_environment | given
     if "kafka" not in merged:
         raise DatarunError("no kafka given: start `datarun up` in this folder, name its --dir, or pass --kafka")
     token_file = merged.pop("token_file", None)
     if token_file is not None:
-        merged["token"] = _read_secret(token_file, "token file")
+        merged["token"] = read_secret(token_file, "token file")
     merged.setdefault("kafka_security", kafka_security())
     return Settings(directory=directory, **merged)
 
@@ -119,6 +120,22 @@ def kafka_security() -> Security:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise DatarunError(f"DATARUN_KAFKA_{str(first['loc'][0]).upper()}: {first['msg']}") from error
+
+
+def database_url(directory: Path, given: str | None) -> str:
+    """Return the database's URL: the one given, the environment's, or that of the folder; raises DatarunError."""
+    found = given or _from_environment().get("postgres_url") or _connection(directory).get("postgres_url")
+    if not found:
+        raise DatarunError("no Postgres given: pass --postgres URL, or --dir of a running `datarun up`")
+    return str(found)
+
+
+def _from_environment() -> dict[str, Any]:
+    found = _Environment().model_dump(exclude_none=True)
+    url_file = found.pop("postgres_url_file", None)
+    if url_file is not None:
+        found.setdefault("postgres_url", read_secret(url_file, "URL file"))
+    return found
 
 
 def _connection(directory: Path) -> dict[str, str]:
@@ -133,7 +150,8 @@ def _connection(directory: Path) -> dict[str, str]:
     return found
 
 
-def _read_secret(path: Path, what: str) -> str:
+def read_secret(path: Path, what: str) -> str:
+    """Return what a file holds, without the white space around it; raises DatarunError."""
     try:
         return path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
-import psycopg2
 from psycopg2.extensions import cursor as Cursor
 
-from datarun.accounts import ROLES, InvalidAccount, usable
-from datarun.db import connect
-from datarun.errors import DatabaseUnavailable, DatarunError
+from datarun.accounts import ROLES, InvalidAccount, check_name, transaction
+from datarun.errors import DatarunError
 
 MARK = "dr_"
 """What every token begins with, so that people and scanners know one when they see it."""
@@ -48,10 +44,9 @@ def add(postgres_url: str, token: str, username: str, *, role: str | None = None
 
     The role is that of the account of this name; a name without an account needs one here. Raises InvalidAccount.
     """
-    if not usable(username) or ":" in username or not username.isprintable():
-        raise InvalidAccount("a token's name is printable, has no colon and at most 1024 bytes")
-    with _transaction(postgres_url) as cursor:
-        cursor.execute("select role from intake.account where username = %s", (username,))
+    check_name(username)
+    with transaction(postgres_url, application="datarun-token") as cursor:
+        cursor.execute("select role from intake.account where username = %s and revoked_at is null", (username,))
         known = cursor.fetchone()
         if role is None and known is None:
             raise InvalidAccount(f"there is no account {username}: add one, or give the token a --role")
@@ -69,7 +64,7 @@ def add(postgres_url: str, token: str, username: str, *, role: str | None = None
 
 def ls(postgres_url: str) -> list[Token]:
     """Return all tokens, the newest first."""
-    with _transaction(postgres_url) as cursor:
+    with transaction(postgres_url, application="datarun-token") as cursor:
         cursor.execute(
             """
             select prefix, username, role, created_at, expires_at, revoked_at
@@ -80,7 +75,7 @@ def ls(postgres_url: str) -> list[Token]:
 
 def revoke(postgres_url: str, prefix: str) -> None:
     """End the one token that begins like this; raises UnknownToken for none, or several."""
-    with _transaction(postgres_url) as cursor:
+    with transaction(postgres_url, application="datarun-token") as cursor:
         cursor.execute(
             "update intake.token set revoked_at = coalesce(revoked_at, now()) where starts_with(prefix, %s)",
             (prefix[:SHOWN_CHARACTERS],),
@@ -97,7 +92,8 @@ def find(cursor: Cursor, token_sha256: bytes) -> tuple[str, str] | None:
         """
         select t.username, coalesce(a.role, t.role)
         from intake.token t left join intake.account a on a.username = t.username
-        where t.token_sha256 = %s and t.revoked_at is null and (t.expires_at is null or t.expires_at > now())""",
+        where t.token_sha256 = %s and t.revoked_at is null and (t.expires_at is null or t.expires_at > now())
+          and a.revoked_at is null""",
         (token_sha256,),
     )
     return cursor.fetchone()
@@ -106,13 +102,3 @@ def find(cursor: Cursor, token_sha256: bytes) -> tuple[str, str] | None:
 def digest(token: str) -> bytes:
     """Return what is stored of a token; 256 random bits need no slow hash."""
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
-
-
-@contextmanager
-def _transaction(postgres_url: str) -> Iterator[Cursor]:
-    try:
-        opened = connect(postgres_url, application="datarun-token")
-    except psycopg2.OperationalError as error:
-        raise DatabaseUnavailable(f"Postgres does not answer: {error}") from error
-    with closing(opened), opened, opened.cursor() as cursor:
-        yield cursor

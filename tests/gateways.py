@@ -16,11 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import requests
 
-from datarun import accounts
+from datarun import accounts, events
+from datarun.blobs import open_blobs
 from datarun.db import connect
-from datarun.topics import PROJECTED, Catalogue
+from datarun.envelope import decode
+from datarun.events import Event
+from datarun.log import StoredRecord, TopicPartition
+from datarun.log.kafka import KafkaLog
+from datarun.topics import PROJECTED, TOPICS, Catalogue
 
 ROOT = Path(__file__).parent.parent
 USER = ("ada", "correct horse")
@@ -57,10 +63,10 @@ class Gateway:
         """GET below /runapp/ as the test's account."""
         return self.session.get(f"{self.url}/runapp/{path}", **({"auth": USER, "timeout": 30} | options))
 
-    def upload(self, name: str = "iris", **fields: Any) -> int:
+    def upload(self, name: str = "iris", *, auth: Any = USER, **fields: Any) -> int:
         """Upload a small dataset and return its id."""
         body = {"name": name, "target_column": "species", "workflow_elements": "classifier"}
-        answer = self.post("rawdata/", body | {"files": {f"{name}.csv": packed(CSV)}} | fields)
+        answer = self.post("rawdata/", body | {"files": {f"{name}.csv": packed(CSV)}} | fields, auth=auth)
         assert answer.status_code == 201, answer.text
         return int(answer.json()["id"])
 
@@ -113,6 +119,57 @@ def pretend_projected(postgres_url: str, prefix: str) -> None:
             Catalogue(prefix).full_name(topic),
             topic.partitions - 1,
         )
+
+
+def read_log(kafka: str, prefix: str) -> list[StoredRecord]:
+    """Return every record of an installation's topics."""
+    log = KafkaLog(kafka)
+    names = [Catalogue(prefix).full_name(topic) for topic in TOPICS]
+    start = {
+        TopicPartition(name, partition): 0
+        for name, topic in zip(names, TOPICS, strict=True)
+        for partition in range(topic.partitions)
+    }
+    try:
+        return [record for batch in log.read(start, until_end=True) for record in batch]
+    finally:
+        log.close()
+
+
+def read_events(kafka: str, prefix: str, kind: type[Event]) -> list[Event]:
+    """Return the events of one kind that are in the log."""
+    found = (decode(record.value, record.headers) for record in read_log(kafka, prefix))
+    return [event for event in found if isinstance(event, kind)]
+
+
+def give_split(postgres_url: str, raw_data_id: int, *, train_rows: int = 75) -> None:
+    """Let the read model know the result of a dataset's first split, as the projector would."""
+    split = events.Split(kind="standard", task_id="t", train_rows=train_rows).model_dump_json()
+    query(
+        postgres_url,
+        """insert into rm.dataset (raw_data_id, name, split_attempt, result_attempt, split)
+        values (%s, 'x', 1, 1, %s); notify datarun_projected""",
+        raw_data_id,
+        split,
+    )
+
+
+def give_result(postgres_url: str, blobs_url: str, fold_id: int, *, values: int = 6) -> np.ndarray:
+    """Let the read model know a fold's predictions, as the projector would; returns them."""
+    content = np.random.default_rng(fold_id).random(values)
+    blob = open_blobs(blobs_url).put(content.tobytes())
+    query(
+        postgres_url,
+        """insert into rm.fold (fold_id, request_attempt, request_delivery, submission_id, submission_version,
+            raw_data_id, priority, train_is, test_is, task_id, run_attempt, run_rank, test_predictions,
+            full_train_predictions, train_time)
+        select fold_id, attempt, 1, submission_id, submission_version, raw_data_id, priority, train_is, test_is,
+            task_id, attempt, 9, %s, %s, 1.5
+        from intake.fold where fold_id = %s""",
+        *[f"{blob.sha256}:{blob.size}"] * 2,
+        fold_id,
+    )
+    return content
 
 
 @contextmanager

@@ -9,3 +9,4 @@ import typer
 
 Folder = Annotated[Path, typer.Option("--dir", help="The folder of the stack, where connection.json is.")]
 DEFAULT_FOLDER = Path(".datarun")
+Postgres = Annotated[str | None, typer.Option(metavar="URL", help="The database, instead of the folder's.")]

@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
-from datarun.cli.options import DEFAULT_FOLDER, Folder
+from datarun.cli.options import DEFAULT_FOLDER, Folder, Postgres
 
 app = typer.Typer(help="Tokens of the gateway.", no_args_is_help=True)
-Postgres = Annotated[str | None, typer.Option(metavar="URL", help="The database, instead of the folder's.")]
 
 
 @app.callback()
@@ -28,9 +27,10 @@ def add(
 ) -> None:
     """Print a new token for an account or a runner, this once."""
     from datarun import tokens
+    from datarun.settings import database_url
 
     made = tokens.make()
-    tokens.add(_database(postgres, folder), made, name, role=role, days=days)
+    tokens.add(database_url(folder, postgres), made, name, role=role, days=days)
     print(made)
 
 
@@ -41,9 +41,10 @@ def list_tokens(*, folder: Folder = DEFAULT_FOLDER, postgres: Postgres = None) -
     from rich.table import Table
 
     from datarun import tokens
+    from datarun.settings import database_url
 
     table = Table("token", "name", "role", "made", "valid until", box=None)
-    for known in tokens.ls(_database(postgres, folder)):
+    for known in tokens.ls(database_url(folder, postgres)):
         expiry = f"{known.expires_at:%Y-%m-%d %H:%M}" if known.expires_at else "it is revoked"
         until = f"revoked {known.revoked_at:%Y-%m-%d %H:%M}" if known.revoked_at else expiry
         table.add_row(f"{known.prefix}…", known.username, known.role, f"{known.created_at:%Y-%m-%d %H:%M}", until)
@@ -54,12 +55,7 @@ def list_tokens(*, folder: Folder = DEFAULT_FOLDER, postgres: Postgres = None) -
 def revoke(prefix: str, *, folder: Folder = DEFAULT_FOLDER, postgres: Postgres = None) -> None:
     """End the token that begins like this; gateways let it in for five seconds more at most."""
     from datarun import tokens
+    from datarun.settings import database_url
 
-    tokens.revoke(_database(postgres, folder), prefix)
+    tokens.revoke(database_url(folder, postgres), prefix)
     print(f"revoked {prefix[: tokens.SHOWN_CHARACTERS]}")
-
-
-def _database(postgres: str | None, folder: Folder) -> str:
-    from datarun.stack.connection import Connection
-
-    return postgres or Connection.load(folder).postgres_url

@@ -37,6 +37,7 @@ class DatasetClaim:
     result_attempt: int
     split: Split | None
     split_error: str | None
+    uploaded_by: str | None = None
 
     @property
     def is_custom(self) -> bool:
@@ -71,6 +72,8 @@ class SubmissionClaim:
     version: int
     files: tuple[NamedBlob, ...]
     files_digest: str
+    submitted_by: str | None = None
+    """Who sent its first version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,8 @@ class FoldClaim:
     attempt: int
     submission_id: int
     submission_version: int
+    submitted_by: str | None = None
+    """Whose submission it is a fold of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,19 +99,20 @@ class FoldContext:
 
 _DATASET_COLUMNS = """
     d.raw_data_id, d.name, d.target_column, d.workflow_elements, d.files, d.rows, d.split_attempt, d.split_request,
-    d.split_task_id, coalesce(r.result_attempt, 0), r.split, r.split_error"""
+    d.split_task_id, coalesce(r.result_attempt, 0), r.split, r.split_error, d.uploaded_by"""
 _DATASET_FIELDS = [field.name for field in fields(DatasetClaim)]
 
 _FOLD_CONTEXT = f"""
 select {_DATASET_COLUMNS},
-    s.submission_id, s.raw_data_id, s.version, s.files, s.files_digest,
-    f.fold_id, f.attempt, f.submission_id, f.submission_version
+    s.submission_id, s.raw_data_id, s.version, s.files, s.files_digest, s.submitted_by,
+    f.fold_id, f.attempt, f.submission_id, f.submission_version, fs.submitted_by
 from (values (%(fold_id)s::integer, %(submission_id)s::integer, %(raw_data_id)s::integer))
     as asked (fold_id, submission_id, raw_data_id)
 left join intake.submission s on s.submission_id = asked.submission_id
 left join intake.dataset d on d.raw_data_id = coalesce(s.raw_data_id, asked.raw_data_id)
 left join rm.dataset r on r.raw_data_id = d.raw_data_id
-left join intake.fold f on f.fold_id = asked.fold_id"""  # noqa: S608 - constants
+left join intake.fold f on f.fold_id = asked.fold_id
+left join intake.submission fs on fs.submission_id = f.submission_id"""  # noqa: S608 - constants
 
 _DATASET = f"""
 select {_DATASET_COLUMNS}
@@ -205,11 +211,11 @@ def lock_fold(cursor: Cursor, fold_id: int) -> None:
 
 
 def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
-    """Record a submission's new version."""
+    """Record a submission's new version; whose it is only its first one says."""
     cursor.execute(
         """
-        insert into intake.submission (submission_id, raw_data_id, version, files, files_digest)
-        values (%s, %s, %s, %s, %s)
+        insert into intake.submission (submission_id, raw_data_id, version, files, files_digest, submitted_by)
+        values (%s, %s, %s, %s, %s, %s)
         on conflict (submission_id) do update set
             version = excluded.version, files = excluded.files, files_digest = excluded.files_digest,
             accepted_at = excluded.accepted_at""",
@@ -219,13 +225,14 @@ def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
             submission.version,
             _files_json(submission.files),
             submission.files_digest,
+            submission.submitted_by,
         ),
     )
 
 
 def record_fold(cursor: Cursor, event: FoldRequested, *, request_digest: str, entry: Entry) -> Queued:
     """Record an accepted attempt of a fold, and its event."""
-    cursor.execute(
+    claim = cursor.mogrify(
         """
         insert into intake.fold (fold_id, attempt, submission_id, submission_version, raw_data_id, priority,
             train_is, test_is, task_id, request_digest, requested_by)
@@ -250,7 +257,7 @@ def record_fold(cursor: Cursor, event: FoldRequested, *, request_digest: str, en
             event.requested_by,
         ),
     )
-    return add(cursor, [entry])[0]
+    return add(cursor, [entry], first=claim)[0]
 
 
 def blob_name(blob: Blob) -> str:
@@ -284,11 +291,11 @@ def _context(row: tuple[Any, ...] | None) -> FoldContext:
     if row is None:
         raise RuntimeError("a row of values always joins")
     dataset, rest = row[: len(_DATASET_FIELDS)], row[len(_DATASET_FIELDS) :]
-    submission_id, raw_data_id, version, files, digest, *fold = rest
+    submission_id, raw_data_id, version, files, digest, owner, *fold = rest
     return FoldContext(
         dataset=None if dataset[0] is None else _dataset(dataset),
         submission=None
         if submission_id is None
-        else SubmissionClaim(submission_id, raw_data_id, version, _files(files), digest),
+        else SubmissionClaim(submission_id, raw_data_id, version, _files(files), digest, owner),
         fold=None if fold[0] is None else FoldClaim(*fold),
     )

@@ -16,22 +16,23 @@ FINAL_SECONDS = 600
 """How long a final claim stays at least after the read model says the same."""
 
 
-def claim(cursor: Cursor, attempts: Sequence[tuple[int, int]], fetch_id: uuid.UUID) -> set[int]:
-    """Claim the predictions of (fold_id, attempt) pairs; returns the folds that nobody else holds."""
+def claim(cursor: Cursor, attempts: Sequence[tuple[int, int]], fetch_id: uuid.UUID, *, view: str = "") -> set[int]:
+    """Claim the predictions of (fold_id, attempt) pairs in a view; returns the folds that nobody else holds in it."""
     if not attempts:
         return set()
     ordered = sorted(attempts)
     cursor.execute(
         """
-        insert into intake.fetch_claim (fold_id, attempt, fetch_id, claimed_until)
-        select fold_id, attempt, %(fetch_id)s::uuid, now() + make_interval(secs => %(seconds)s)
+        insert into intake.fetch_claim (fold_id, attempt, view, fetch_id, claimed_until)
+        select fold_id, attempt, %(view)s, %(fetch_id)s::uuid, now() + make_interval(secs => %(seconds)s)
         from unnest(%(folds)s::integer[], %(attempts)s::integer[]) as asked (fold_id, attempt)
-        on conflict (fold_id, attempt) do update set
+        on conflict (fold_id, attempt, view) do update set
             fetch_id = excluded.fetch_id, claimed_at = now(), claimed_until = excluded.claimed_until
             where fetch_claim.claimed_until < now()
         returning fold_id""",
         {
             "fetch_id": str(fetch_id),
+            "view": view,
             "seconds": CLAIM_SECONDS,
             "folds": [fold_id for fold_id, _ in ordered],
             "attempts": [attempt for _, attempt in ordered],
@@ -68,13 +69,14 @@ def free(cursor: Cursor, fetch_id: uuid.UUID) -> None:
 
 
 def prune(cursor: Cursor) -> None:
-    """Forget claims that lapsed, and final ones that the read model has caught up with."""
+    """Forget claims that lapsed, and final ones that the read model has caught up with, or a newer attempt made old."""
     cursor.execute(
         """
         delete from intake.fetch_claim claim
         where claimed_at < now() - make_interval(secs => %s) and (
             claimed_until < now()
             or exists (
-                select from rm.fold f where f.fold_id = claim.fold_id and f.fetched_attempt >= claim.attempt))""",
+                select from rm.fold f where f.fold_id = claim.fold_id and (
+                    f.request_attempt > claim.attempt or view = '' and f.fetched_attempt >= claim.attempt)))""",
         (FINAL_SECONDS,),
     )

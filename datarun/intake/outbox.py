@@ -29,6 +29,8 @@ class Queued(NamedTuple):
     id: int
     record: Record
     after: int | None = None
+    waits: bool = False
+    """Whether it is not to be sent before a dataset is split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,33 +47,46 @@ _OLDER_UNSENT = """
     select max(older.id) from intake.outbox older
     where older.topic = outbox.topic and older.key = outbox.key and older.id < outbox.id and older.sent_at is null"""
 
+_INSERT = b"insert into intake.outbox as outbox (ce_id, topic, key, value, headers, waiting_for, owner) values "
+_RETURNING = f" returning id, ({_OLDER_UNSENT})".encode()
 
-def add(cursor: Cursor, entries: Sequence[Entry]) -> list[Queued]:
-    """Owe events; the caller holds the lock under which their keys' order is decided."""
+
+def add(cursor: Cursor, entries: Sequence[Entry], *, first: bytes = b"") -> list[Queued]:
+    """Owe events; the caller holds the lock under which their keys' order is decided.
+
+    `first` is a statement to run before, on the same way to the server.
+    """
     if not entries:
         return []
-    rows = execute_values(
-        cursor,
-        f"""
-        insert into intake.outbox as outbox (ce_id, topic, key, value, headers, waiting_for, owner) values %s
-        returning id, ({_OLDER_UNSENT})""",  # noqa: S608 - constants
-        [
+    rows = b", ".join(
+        cursor.mogrify(
+            "(%s::uuid, %s, %s, %s, %s::jsonb, %s::integer, %s::integer)",
             (
                 str(entry.event.event_id),
                 entry.record.topic,
                 entry.record.key.decode(),
                 entry.record.value.decode(),
-                Json([[name, value.decode()] for name, value in entry.record.headers]),
+                _headers_json(entry.record),
                 entry.waiting_for,
                 entry.owner,
-            )
-            for entry in entries
-        ],
-        template="(%s::uuid, %s, %s, %s, %s::jsonb, %s::integer, %s::integer)",
-        page_size=max(1, len(entries)),
-        fetch=True,
+            ),
+        )
+        for entry in entries
     )
-    return [Queued(id_, entry.record, after) for (id_, after), entry in zip(rows, entries, strict=True)]
+    cursor.execute(b"%s;%s%s%s" % (first, _INSERT, rows, _RETURNING) if first else _INSERT + rows + _RETURNING)
+    return [
+        Queued(id_, entry.record, after, entry.waiting_for is not None)
+        for (id_, after), entry in zip(cursor.fetchall(), entries, strict=True)
+    ]
+
+
+def holds(cursor: Cursor, row: Queued) -> bool:
+    """Tell whether this very row was committed; its headers say when it was made, to the microsecond."""
+    cursor.execute(
+        "select exists (select from intake.outbox where id = %s and headers = %s)", (row.id, _headers_json(row.record))
+    )
+    found = cursor.fetchone()
+    return bool(found and found[0])
 
 
 def mark_sent(cursor: Cursor, acknowledged: Iterable[tuple[int, int, int]]) -> None:
@@ -168,6 +183,10 @@ def prune(cursor: Cursor, *, limit: int) -> None:
             order by id limit %s for update skip locked)""",
         (KEPT_SECONDS, limit),
     )
+
+
+def _headers_json(record: Record) -> Json:
+    return Json([[name, value.decode()] for name, value in record.headers])
 
 
 def _record(topic: str, key: str, value: str, headers: list[list[str]]) -> Record:

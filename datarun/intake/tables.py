@@ -36,6 +36,7 @@ account = Table(
     Column("password_hash", Text, nullable=False),
     Column("role", Text, nullable=False),
     _moment("created_at"),
+    Column("revoked_at", DateTime(timezone=True)),
 )
 
 token = Table(
@@ -82,7 +83,11 @@ submission = Table(
     Column("files", JSONB, nullable=False),
     Column("files_digest", Text, nullable=False),
     _moment("accepted_at"),
+    # Who sent its first version; whoever forces it later, it stays theirs
+    Column("submitted_by", Text),
 )
+
+Index("submission_owner", submission.c.submitted_by)
 
 fold = Table(
     "fold",
@@ -151,6 +156,8 @@ fetch_claim = Table(
     _moment("claimed_at"),
     # 'infinity' once the last byte was delivered
     Column("claimed_until", DateTime(timezone=True), nullable=False),
+    # A participant's name: what is new to them is their own matter; '' is everybody else's common view
+    Column("view", Text, primary_key=True, server_default=""),
 )
 """Predictions that a client is fetching, or fetched while the read model does not say so yet."""
 

@@ -57,6 +57,8 @@ class KnownFold:
     fetched: bool = False
     replaced: bool = False
     """Whether the submission has a newer version, which this fold is not a part of."""
+    owner: str | None = None
+    """Who sent the submission first; it stays theirs, whoever runs it again."""
 
     @property
     def state(self) -> State:
@@ -81,9 +83,10 @@ _ASKED = {name: f"case when {_CLAIM_IS_NEWER} then c.{name} else f.{name} end" f
 _RUN = {name: f"coalesce(f.{name}, 0)" if name in _ZEROS else f"f.{name}" for name in _RUN_COLUMNS}
 _ATTEMPT = "greatest(c.attempt, f.request_attempt)"
 _FETCHED = f"""
-    (coalesce(f.fetched_attempt, 0) >= {_ATTEMPT} or exists (
+    (%(only)s is null and coalesce(f.fetched_attempt, 0) >= {_ATTEMPT} or exists (
         select from intake.fetch_claim taken
-        where taken.fold_id = asked.fold_id and taken.attempt = {_ATTEMPT} and taken.claimed_until > now()))"""
+        where taken.fold_id = asked.fold_id and taken.attempt = {_ATTEMPT} and taken.view = coalesce(%(only)s, '')
+          and taken.claimed_until > now()))"""
 # A submission's new version replaces it with all its folds.
 _REPLACED = f"{_ASKED['submission_version']} < greatest(seen.version, claimed.version, 0)"
 _COLUMNS = ", ".join(
@@ -94,6 +97,7 @@ _COLUMNS = ", ".join(
         *_RUN.values(),
         _FETCHED,
         f"coalesce({_REPLACED}, false)",
+        f"coalesce(claimed.submitted_by, case when {_CLAIM_IS_NEWER} then c.requested_by else f.requested_by end)",
     ]
 )
 _JOINED = f"""
@@ -113,16 +117,24 @@ _PAGE = f"""
         order by fold_id limit %(limit)s) asked {_JOINED}
     order by asked.fold_id"""  # noqa: S608 - constants
 # The conditions on f in the first subquery are those of the partial index fold_new, to the letter.
-_NEW = f"""
+_NEW_TO_ALL = "fetched_attempt < run_attempt"
+# What others fetched is new to a participant all the same.
+_NEW_TO_ONE = "submission_id in (select submission_id from intake.submission where submitted_by = %(only)s)"
+
+
+def _new(condition: str) -> str:
+    return f"""
     select {_COLUMNS} from (
         select fold_id from rm.fold
-        where run_rank = 9 and run_attempt = request_attempt and fetched_attempt < run_attempt
+        where run_rank = 9 and run_attempt = request_attempt and {condition}
           and (%(raw_data_id)s::integer is null or raw_data_id = %(raw_data_id)s)) asked {_JOINED}
     where coalesce(c.attempt, 0) <= f.run_attempt and not coalesce({_REPLACED}, false)
       and not exists (
         select from intake.fetch_claim taken
-        where taken.fold_id = asked.fold_id and taken.attempt = f.run_attempt and taken.claimed_until > now())
+        where taken.fold_id = asked.fold_id and taken.attempt = f.run_attempt and taken.view = coalesce(%(only)s, '')
+          and taken.claimed_until > now())
     order by asked.fold_id limit %(limit)s"""  # noqa: S608 - constants
+
 
 # The first condition is that of the partial index fold_open, to the letter; of the others the write side knows first.
 _OPEN = """
@@ -155,23 +167,34 @@ def all_datasets(cursor: Cursor) -> list[KnownDataset]:
     return [KnownDataset(*row) for row in cursor.fetchall()]
 
 
-def fold_page(cursor: Cursor, *, after: int, limit: int) -> FoldPage:
-    """Return the folds that follow an id, by id, replaced ones included."""
-    cursor.execute(_PAGE, {"after": after, "limit": limit})
+def fold_page(cursor: Cursor, *, after: int, limit: int, only: str | None = None) -> FoldPage:
+    """Return the folds that follow an id, by id, replaced ones included; if `only` is given, those it owns of them."""
+    cursor.execute(_PAGE, {"after": after, "limit": limit, "only": only})
     folds = [KnownFold(*row) for row in cursor.fetchall()]
-    return FoldPage(folds, folds[-1].fold_id if len(folds) == limit else None)
+    return FoldPage(_of(only, folds), folds[-1].fold_id if len(folds) == limit else None)
 
 
-def folds_by_ids(cursor: Cursor, ids: Sequence[int]) -> list[KnownFold]:
-    """Return the folds with these ids, by id, each once, replaced ones included; unknown ids are left out."""
-    cursor.execute(_BY_IDS, {"ids": list(ids)})
+def folds_by_ids(cursor: Cursor, ids: Sequence[int], *, only: str | None = None) -> list[KnownFold]:
+    """Return the folds with these ids, by id, each once, replaced ones included.
+
+    Unknown ids are left out, and if `only` is given, folds it does not own.
+    """
+    cursor.execute(_BY_IDS, {"ids": list(ids), "only": only})
+    return _of(only, [KnownFold(*row) for row in cursor.fetchall()])
+
+
+def new_folds(cursor: Cursor, *, raw_data_id: int | None, limit: int, only: str | None = None) -> list[KnownFold]:
+    """Return tested folds whose predictions nobody fetched or is fetching, of one dataset or all, by id.
+
+    If `only` is given, those it owns and did not fetch itself.
+    """
+    condition = _NEW_TO_ALL if only is None else _NEW_TO_ONE
+    cursor.execute(_new(condition), {"raw_data_id": raw_data_id, "limit": limit, "only": only})
     return [KnownFold(*row) for row in cursor.fetchall()]
 
 
-def new_folds(cursor: Cursor, *, raw_data_id: int | None, limit: int) -> list[KnownFold]:
-    """Return tested folds whose predictions nobody fetched or is fetching, of one dataset or all, by id."""
-    cursor.execute(_NEW, {"raw_data_id": raw_data_id, "limit": limit})
-    return [KnownFold(*row) for row in cursor.fetchall()]
+def _of(only: str | None, folds: list[KnownFold]) -> list[KnownFold]:
+    return [fold for fold in folds if only in (None, fold.owner)]
 
 
 def open_requests(cursor: Cursor, queue: str, *, start: int, end: int) -> list[int]:

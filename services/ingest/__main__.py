@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import structlog
 import typer
@@ -22,9 +24,11 @@ from datarun.log.vigil import watch_topics
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
 from datarun.telemetry import configure_logging
 from services.ingest.app import make_app
+from services.ingest.guard import GUARD, Guard
 
 LOG_CLOSE_SECONDS = 3.0
 REQUESTS_END_SECONDS = 3.0
+BACKLOG = 1024
 SEND_SECONDS = 300.0
 """How long librdkafka tries one record by itself; it does so without doubling it."""
 
@@ -36,21 +40,30 @@ async def serve(settings: Settings, event_log: KafkaLog, *, host: str, port: int
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app = make_app(settings, event_log)
     # Content encodings are undone where their size is watched.
     runner = web.AppRunner(
-        make_app(settings, event_log),
+        app,
         access_log=None,
         auto_decompress=False,
         shutdown_timeout=REQUESTS_END_SECONDS,
     )
     await runner.setup()
-    await web.TCPSite(runner, host, port, reuse_address=True).start()
-    url = f"http://{host}:{runner.addresses[0][1]}"
+    server = await _listen(runner, app[GUARD], host=host, port=port)
+    url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
     log.info("gateway.ready", url=url)
     notify.ready(url)
     await stop.wait()
     log.info("gateway.stopping")
+    server.close()
     await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, guard: Guard, *, host: str, port: int) -> asyncio.Server:
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
+    protocol = guard.guarded(cast(Callable[[], asyncio.Protocol], runner.server))
+    return await asyncio.get_running_loop().create_server(protocol, host, port, backlog=BACKLOG, reuse_address=True)
 
 
 def main(  # noqa: PLR0913 - a command's options are its arguments

@@ -11,11 +11,10 @@ from concurrent.futures import ThreadPoolExecutor
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
-from psycopg2.extensions import cursor as Cursor
 
-from datarun import tokens
+from datarun import accounts, tokens
 from datarun.blobs import open_blobs
-from datarun.errors import BlobsUnavailable, DatabaseUnavailable
+from datarun.errors import BlobsUnavailable, DatabaseUnavailable, Unconfirmed
 from datarun.log import EventLog
 from datarun.settings import Settings
 from services.ingest import blobs as blob_routes
@@ -23,11 +22,13 @@ from services.ingest import datasets, folds, health, metrics, predictions
 from services.ingest.answers import UNDER_WAY, refusal_answer
 from services.ingest.arrays import Arrays
 from services.ingest.auth import Doorkeeper
+from services.ingest.bodies import BUFFERED, Buffered
 from services.ingest.database import Database
 from services.ingest.gateway import ACCOUNT, GATEWAY, Gateway
+from services.ingest.guard import GUARD, Guard, SlowBody, watch, watching
 from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
-from services.ingest.refusals import Refusal, detail, forbidden, not_found, not_recordable
+from services.ingest.refusals import Refusal, detail, forbidden, not_found, not_recordable, unconfirmed
 from services.ingest.relay import Relay
 from services.ingest.v1 import routes as v1
 from services.ingest.v1.problems import PREFIX, problem_answer
@@ -41,7 +42,10 @@ log = structlog.get_logger(__name__)
 
 def make_app(settings: Settings, event_log: EventLog) -> web.Application:
     """Return the service; nothing is opened before it starts, and it starts whatever is away."""
-    app = web.Application(middlewares=[metrics.observe, answer_refusals, admit])
+    app = web.Application(middlewares=[metrics.observe, watch, answer_refusals, admit])
+    app[GUARD] = Guard()
+    app[BUFFERED] = Buffered()
+    app.cleanup_ctx.append(watching)
     app[metrics.METRICS] = metrics.Metrics()
     app.cleanup_ctx.append(_parts(settings, event_log))
     app.add_routes([web.get("/healthz", health.healthz), web.get("/readyz", health.readyz)])
@@ -81,11 +85,14 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
         return await _cut_if_it_fails(request, handler)
     except Refusal as refusal:
         return _answer(request, refusal)
+    except Unconfirmed as error:
+        log.warning("request.unconfirmed", path=request.path, reason=str(error))
+        return _answer(request, unconfirmed())
     except (DatabaseUnavailable, BlobsUnavailable) as error:
         log.warning("request.not_recordable", path=request.path, reason=str(error))
         return _answer(request, not_recordable())
-    except web.HTTPException as error:
-        return _answer(request, _routing_refusal(request, error))
+    except (SlowBody, web.HTTPException) as error:
+        return _answer(request, _server_refusal(request, error))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -110,8 +117,10 @@ async def _cut_if_it_fails(request: web.Request, handler: Handler) -> web.Stream
         raise ConnectionResetError("the answer could not be finished") from error
 
 
-def _routing_refusal(request: web.Request, error: web.HTTPException) -> Refusal:
+def _server_refusal(request: web.Request, error: SlowBody | web.HTTPException) -> Refusal:
     match error:
+        case SlowBody():
+            return detail(408, "Request not received in time.", close=True)
         case web.HTTPMethodNotAllowed():
             return detail(405, f'Method "{request.method}" not allowed.', Allow=error.headers["Allow"])
         case web.HTTPNotFound():
@@ -126,7 +135,9 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
     admitted = _admitted(request.path) if request.match_info.http_exception is None else None
     if admitted is not None:
         doorkeeper = request.app[GATEWAY].doorkeeper
-        account = request[ACCOUNT] = await doorkeeper.admit(request.headers.get("Authorization"))
+        account = request[ACCOUNT] = await doorkeeper.admit(
+            request.headers.get("Authorization"), address=request.remote or ""
+        )
         if account.role not in admitted:
             raise forbidden()
     return await handler(request)
@@ -158,7 +169,7 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             projected=projected,
             log_end=LogEnd(event_log),
             doorkeeper=Doorkeeper(
-                lambda username: database.run(lambda cursor: _account(cursor, username)),
+                lambda username: database.run(lambda cursor: accounts.find(cursor, username)),
                 lambda digest: database.run(lambda cursor: tokens.find(cursor, digest)),
                 hashing,
             ),
@@ -179,8 +190,3 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             threads.shutdown(wait=False, cancel_futures=True)
 
     return run
-
-
-def _account(cursor: Cursor, username: str) -> tuple[str, str] | None:
-    cursor.execute("select password_hash, role from intake.account where username = %s", (username,))
-    return cursor.fetchone()

@@ -20,11 +20,13 @@ from time import monotonic
 
 from datarun import accounts, tokens
 from services.ingest.refusals import Refusal, detail
+from services.ingest.throttle import Throttle
 
-REMEMBERED_SECONDS = 120.0
-TOKEN_SECONDS = 5.0
-"""How long a revoked token may still be let in."""
+REMEMBERED_SECONDS = 3600.0
+FRESH_SECONDS = 5.0
+"""How long a revoked token or account, or a changed role, may still be let in as before."""
 REMEMBERED_ACCOUNTS = 1024
+PARTICIPANT = "participant"
 CHALLENGE = 'Basic realm="api"'
 
 
@@ -35,11 +37,26 @@ class Account:
     username: str
     role: str
 
+    @property
+    def only(self) -> str | None:
+        """Whose work alone it may see and touch; None for all."""
+        return self.username if self.role == PARTICIPANT else None
+
 
 Lookup = Callable[[str], Awaitable[tuple[str, str] | None]]
 """Returns the password hash and the role of a user name."""
 TokenLookup = Callable[[bytes], Awaitable[tuple[str, str] | None]]
 """Returns the user name and the role of a token's digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """Credentials that were right: what for, by which hash, and until when nobody need look."""
+
+    account: Account
+    password_hash: str
+    fresh_until: float
+    until: float
 
 
 class Doorkeeper:
@@ -52,69 +69,91 @@ class Doorkeeper:
         self._lookup_token = lookup_token
         self._threads = threads
         self._clock = clock
+        self._throttle = Throttle(clock)
         # The key lives in this process alone, so what is remembered says nothing about a password elsewhere.
         self._key = secrets.token_bytes(32)
-        self._verified: OrderedDict[bytes, tuple[Account, float]] = OrderedDict()
+        self._verified: OrderedDict[bytes, _Verified] = OrderedDict()
         self._pending: dict[bytes, asyncio.Task[Account | None]] = {}
 
-    async def admit(self, authorization: str | None) -> Account:
-        """Return the account of an Authorization header; raises Refusal."""
+    async def admit(self, authorization: str | None, *, address: str = "") -> Account:
+        """Return the account of an Authorization header that came from an address; raises Refusal."""
         token = parse_bearer(authorization)
         if token is not None:
             return await self._admit_token(token)
         username, password = parse_basic(authorization)
         if password.startswith(tokens.MARK):
             return await self._admit_token(password, username)
-        if not (accounts.usable(username) and accounts.usable(password)):
+        if not (accounts.usable_name(username) and accounts.usable(password)):
             raise _wrong()
         # Not hmac.digest, which gives up the interpreter's lock and waits for it again.
         digest = hmac.new(self._key, f"{len(username)}:{username}:{password}".encode(), hashlib.sha256).digest()
-        account = self._remembered(digest) or await self._verify_once(digest, username, password)
+        account = self._fresh(digest) or await self._verify_once(digest, username, password, address)
         if account is None:
             raise _wrong()
         return account
 
     async def _admit_token(self, token: str, username: str | None = None) -> Account:
         digest = tokens.digest(token)
-        account = self._remembered(digest)
+        account = self._fresh(digest)
         if account is None:
             known = await self._lookup_token(digest)
             if known is None:
                 raise _refused("Invalid token.")
             account = Account(*known)
-            self._remember(digest, account, TOKEN_SECONDS)
+            self._remember(digest, account, "")
         if username not in (None, account.username):
             raise _wrong()
         return account
 
-    def _remembered(self, digest: bytes) -> Account | None:
-        account, until = self._verified.get(digest, (None, 0.0))
-        return account if until > self._clock() else None
+    def _fresh(self, digest: bytes) -> Account | None:
+        verified = self._verified.get(digest)
+        return verified.account if verified is not None and verified.fresh_until > self._clock() else None
 
-    async def _verify_once(self, digest: bytes, username: str, password: str) -> Account | None:
+    async def _verify_once(self, digest: bytes, username: str, password: str, address: str) -> Account | None:
         task = self._pending.get(digest)
         if task is None:
-            task = asyncio.get_running_loop().create_task(self._verify(digest, username, password))
+            task = asyncio.get_running_loop().create_task(self._verify(digest, username, password, address))
             self._pending[digest] = task
             task.add_done_callback(lambda _: self._pending.pop(digest, None))
         return await asyncio.shield(task)
 
-    async def _verify(self, digest: bytes, username: str, password: str) -> Account | None:
+    async def _verify(self, digest: bytes, username: str, password: str, address: str) -> Account | None:
         known = await self._lookup(username)
-        loop = asyncio.get_running_loop()
-        password_hash = known[0] if known else await loop.run_in_executor(self._threads, accounts.nobody)
-        matches = await loop.run_in_executor(self._threads, accounts.verify, password_hash, password)
-        if known is None or not matches:
+        # What is remembered as right is no guess.
+        is_guess = known is None or not self._is_remembered(digest, known[0])
+        if is_guess and not await self._try(known, username, password, address):
             return None
-        account = Account(username, known[1])
-        self._remember(digest, account, REMEMBERED_SECONDS)
-        return account
+        return self._remember(digest, Account(username, known[1]), known[0]) if known else None
 
-    def _remember(self, digest: bytes, account: Account, seconds: float) -> None:
-        self._verified[digest] = (account, self._clock() + seconds)
+    def _is_remembered(self, digest: bytes, password_hash: str) -> bool:
+        verified = self._verified.get(digest)
+        return verified is not None and verified.until > self._clock() and verified.password_hash == password_hash
+
+    async def _try(self, known: tuple[str, str] | None, username: str, password: str, address: str) -> bool:
+        guess = self._throttle.begin(username, address)
+        loop = asyncio.get_running_loop()
+        try:
+            password_hash = known[0] if known else await loop.run_in_executor(self._threads, accounts.nobody)
+            matches = await loop.run_in_executor(self._threads, accounts.verify, password_hash, password)
+        except BaseException:
+            guess.untold()
+            raise
+        if known is None or not matches:
+            return False
+        guess.right()
+        return True
+
+    def _remember(self, digest: bytes, account: Account, password_hash: str) -> Account:
+        now = self._clock()
+        verified = self._verified.get(digest)
+        # Looked up again, it lasts no longer than from its verification.
+        is_same = verified is not None and verified.password_hash == password_hash and verified.until > now
+        until = verified.until if verified is not None and is_same else now + REMEMBERED_SECONDS
+        self._verified[digest] = _Verified(account, password_hash, min(until, now + FRESH_SECONDS), until)
         self._verified.move_to_end(digest)
         while len(self._verified) > REMEMBERED_ACCOUNTS:
             self._verified.popitem(last=False)
+        return account
 
 
 def parse_bearer(authorization: str | None) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from aiohttp import web
@@ -15,6 +16,7 @@ from services.ingest.refusals import Refusal, detail
 from services.ingest.strict_json import parse
 
 MAX_BODY_BYTES = MAX_TOGETHER_BYTES
+MOST_BUFFERED_BYTES = 2 * MAX_BODY_BYTES
 QUICK_BYTES = 256 * 1024
 """Bodies up to this size are parsed where they are; it takes less than handing them to a thread."""
 
@@ -22,29 +24,72 @@ _WINDOW_BITS = {"gzip": zlib.MAX_WBITS | 16, "deflate": zlib.MAX_WBITS}
 _CHUNK_BYTES = MIB
 
 
+class Buffered:
+    """The bytes of all bodies that are in memory, waiting for their ends."""
+
+    def __init__(self, most: int = MOST_BUFFERED_BYTES) -> None:
+        self._left = most
+
+    @contextmanager
+    def share(self) -> Iterator[Share]:
+        """Take a share of the memory, and give it back after the block."""
+        share = Share(self)
+        try:
+            yield share
+        finally:
+            self.take(-share.size)
+
+    def take(self, count: int) -> None:
+        """Take some bytes; raises Refusal when there are none left."""
+        if count > max(0, self._left):
+            raise detail(503, "Too many large requests at once; nothing was recorded.", close=True, Retry_After="5")
+        self._left -= count
+
+
+class Share:
+    """What one body has of it."""
+
+    def __init__(self, buffered: Buffered) -> None:
+        self._buffered = buffered
+        self.size = 0
+
+    def add(self, count: int) -> None:
+        """Take some more; raises Refusal."""
+        self._buffered.take(count)
+        self.size += count
+
+
+BUFFERED = web.AppKey("buffered", Buffered)
+
+
 async def read_json(request: web.Request) -> dict[str, Any]:
     """Return the object in a request's body; raises Refusal."""
     if not request.body_exists and "Content-Type" not in request.headers:
         return {}
+    body = bytearray()
+    with request.app[BUFFERED].share() as share:
+        async for chunk in read_chunks(request):
+            share.add(len(chunk))
+            body += chunk
+        return parse(body) if len(body) <= QUICK_BYTES else await asyncio.to_thread(parse, body)
+
+
+async def read_chunks(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the JSON in a request's body piece by piece, not parsed; raises Refusal."""
     if request.content_type != "application/json" or "Content-Type" not in request.headers:
         shown = request.headers.get("Content-Type", "").partition(";")[0].strip()
         raise detail(415, f'Unsupported media type "{shown}" in request.')
-    body = await _read(request)
-    return parse(body) if len(body) <= QUICK_BYTES else await asyncio.to_thread(parse, body)
-
-
-async def _read(request: web.Request) -> bytearray:
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise _too_large()
-    body = bytearray()
+    size = 0
     try:
         async for chunk in _decoded(request):
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
                 raise _too_large()
+            yield chunk
     except (HttpProcessingError, web.RequestPayloadError) as error:
         raise detail(400, "The body is not well-formed.", close=True) from error
-    return body
 
 
 async def _decoded(request: web.Request) -> AsyncIterator[bytes]:

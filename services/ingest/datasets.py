@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import uuid
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 from aiohttp import web
 from psycopg2.extensions import cursor as Cursor
 
-from datarun.blobs import OCTETS
-from datarun.events import Blob, Dataset, DataUploaded, NamedBlob, SplitRequested
+from datarun.events import Dataset, DataUploaded, NamedBlob, SplitRequested
 from datarun.intake import claims
 from datarun.intake.claims import SPECIFIC
 from datarun.intake.outbox import Queued, add
@@ -19,18 +18,19 @@ from datarun.readmodel import queries
 from datarun.readmodel.queries import KnownDataset
 from services.ingest import commands, legacy
 from services.ingest.answers import json_answer
+from services.ingest.auth import Account
 from services.ingest.bodies import read_json
 from services.ingest.commands import RequestSplit, UploadData
 from services.ingest.decisions import NAME_TAKEN, decide_split
-from services.ingest.files import check_names, decode_files, taken
+from services.ingest.files import check_names
 from services.ingest.forms import MAX_ID, Bad
 from services.ingest.gateway import ACCOUNT, GATEWAY, POSITION, Gateway
 from services.ingest.refusals import Refusal, file_refused, invalid, not_found
-from services.ingest.sources import check_elements, check_specific
+from services.ingest.sources import MAX_SOURCE_BYTES, check_elements, check_specific
 from services.ingest.tabular import UnknownColumn, check_csv
+from services.ingest.uploads import Received, check_received, keep, named_blobs, receive_files
 
 SEVERAL_WITHOUT_SPECIFIC = "Submit a specific.py" + " " * 48 + "when submitting several files"
-MEDIA_TYPES = {"csv": "text/csv", "py": "text/x-python"}
 
 
 async def list_datasets(request: web.Request) -> web.StreamResponse:
@@ -41,24 +41,34 @@ async def list_datasets(request: web.Request) -> web.StreamResponse:
 
 
 async def upload(request: web.Request) -> web.StreamResponse:
-    """POST rawdata/: refuse what is wrong, as early as it can be known, then store the files and claim the name."""
+    """POST rawdata/: refuse what is wrong, as early as it can be known, then keep the files and claim the name."""
     gateway = request.app[GATEWAY]
-    asked = commands.upload_data(await read_json(request))
-    check_names(asked.files)
-    specific = find_specific(asked.files)
-    if specific is None:
-        check_workflow(asked.workflow_elements)
-    if await gateway.database.run(lambda cursor: claims.dataset_name_taken(cursor, asked.name)):
-        raise invalid(name=NAME_TAKEN)
-    contents, rows = await gateway.compute(lambda: _decode(asked, specific))
-    files = await gateway.compute(lambda: name_blobs(contents))
-    await gateway.compute(lambda: store(gateway, contents))
-    claim, position = await gateway.accept(
-        lambda cursor: claim_upload(gateway, cursor, Upload(asked, files, rows, request[ACCOUNT].username)),
-        lambda claim: [claim[1]],
-    )
+    async with receive_files(request, gateway, look=partial(_look, gateway)) as body:
+        asked = commands.upload_data(body)
+        check_names(asked.files)
+        specific = find_specific(asked.files)
+        if specific is None:
+            check_workflow(asked.workflow_elements)
+        await _check_name(gateway, asked.name)
+        files, rows = await gateway.compute(lambda: _checked(asked, specific))
+        await gateway.compute(lambda: keep(files, gateway.blobs))
+        uploaded = Upload(asked, named_blobs(files), rows, request[ACCOUNT].username)
+        claim, position = await gateway.accept(
+            lambda cursor: claim_upload(gateway, cursor, uploaded), lambda claim: [claim[1]]
+        )
     dataset = KnownDataset(claim[0], asked.name, asked.target_column, asked.workflow_elements)
     return json_answer(legacy.raw_data(dataset), status=201, headers={POSITION: position})
+
+
+async def _look(gateway: Gateway, fields: dict[str, str]) -> None:
+    """Refuse a name that is known before megabytes are decoded for it."""
+    if "name" in fields:
+        await _check_name(gateway, fields["name"].strip())
+
+
+async def _check_name(gateway: Gateway, name: str) -> None:
+    if "\0" not in name and await gateway.database.run(lambda cursor: claims.dataset_name_taken(cursor, name)):
+        raise invalid(name=NAME_TAKEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,39 +101,19 @@ def check_workflow(workflow_elements: str) -> None:
         raise Refusal(400, {"workflow_elements": bad.body}) from bad
 
 
-def _decode(asked: UploadData, specific: str | None) -> tuple[dict[str, bytearray], int | None]:
-    contents = decode_files(taken(asked.files))
-    name = specific or next(iter(contents))
+def _checked(asked: UploadData, specific: str | None) -> tuple[dict[str, Received], int | None]:
+    files = check_received(asked.files)
+    name = specific or next(iter(files))
     try:
-        if specific is None:
-            return contents, check_csv(contents[name], target_column=asked.target_column)
-        check_specific(contents[name])
+        with files[name].open() as content:
+            if specific is None:
+                return files, check_csv(content, target_column=asked.target_column)
+            check_specific(content.read(MAX_SOURCE_BYTES + 1))
     except UnknownColumn as unknown:
         raise Refusal(400, {"target_column": unknown.body}) from unknown
     except Bad as bad:
         raise file_refused(name, bad.body[0]) from bad
-    return {SPECIFIC if other == name else other: content for other, content in contents.items()}, None
-
-
-def name_blobs(contents: Mapping[str, bytearray]) -> tuple[NamedBlob, ...]:
-    """Return what events say of files, in the order of their names, so that equal files make equal events."""
-    return tuple(
-        NamedBlob(
-            name=name,
-            blob=Blob(
-                sha256=hashlib.sha256(contents[name]).hexdigest(),
-                size=len(contents[name]),
-                media_type=MEDIA_TYPES.get(name.rpartition(".")[2].lower(), OCTETS),
-            ),
-        )
-        for name in sorted(contents)
-    )
-
-
-def store(gateway: Gateway, contents: Mapping[str, bytearray]) -> None:
-    """Store files durably."""
-    for content in contents.values():
-        gateway.blobs.put(memoryview(content))
+    return {SPECIFIC if other == name else other: file for other, file in files.items()}, None
 
 
 def claim_upload(gateway: Gateway, cursor: Cursor, upload: Upload) -> tuple[int, Queued]:
@@ -163,21 +153,21 @@ async def custom_split(request: web.Request) -> web.StreamResponse:
 async def _split(request: web.Request, asked: RequestSplit) -> web.StreamResponse:
     if not 1 <= asked.raw_data_id <= MAX_ID:
         raise not_found()
-    gateway, username = request.app[GATEWAY], request[ACCOUNT].username
+    gateway, account = request.app[GATEWAY], request[ACCOUNT]
     (task_id, queued), position = await gateway.accept(
-        lambda cursor: claim_split(gateway, cursor, asked, username), lambda claim: claim[1]
+        lambda cursor: claim_split(gateway, cursor, asked, account), lambda claim: claim[1]
     )
     # A repeated request wrote nothing, so there is nothing to read.
     return json_answer({"task_id": task_id}, headers={POSITION: position} if queued else None)
 
 
-def claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, username: str) -> tuple[str, list[Queued]]:
+def claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, account: Account) -> tuple[str, list[Queued]]:
     """Claim a split and return its task; nothing is queued when the same one was asked for. Raises Refusal."""
     claims.lock_dataset(cursor, asked.raw_data_id)
     dataset = claims.read_dataset(cursor, asked.raw_data_id)
     if dataset is None:
         raise not_found()
-    attempt = decide_split(asked, dataset, folds=claims.count_folds(cursor, asked.raw_data_id))
+    attempt = decide_split(asked, dataset, folds=claims.count_folds(cursor, asked.raw_data_id), only=account.only)
     if attempt is None:
         return dataset.split_task_id or "", []
     event = SplitRequested(
@@ -186,7 +176,7 @@ def claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, username:
         task_id=str(uuid.uuid4()),
         dataset=dataset.manifest().model_copy(update={"split": None, "split_error": None}),
         plan=asked.plan,
-        requested_by=username,
+        requested_by=account.username,
     )
     entry = gateway.entry(event)
     queued = claims.record_split(

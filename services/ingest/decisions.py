@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from datarun.intake.claims import DatasetClaim, FoldClaim, FoldContext, SubmissionClaim
 from services.ingest.commands import RequestFold, RequestSplit
-from services.ingest.refusals import Refusal, detail, invalid
+from services.ingest.refusals import Refusal, detail, forbidden, invalid
 
 FOLD_TAKEN = "SubmissionFold with this databoard sf id already exists."
 NAME_TAKEN = "RawData with this name already exists."
@@ -24,8 +24,12 @@ class FoldDecision:
     is_new_version: bool
 
 
-def decide_fold(asked: RequestFold, seen: FoldContext, *, files_digest: str | None) -> FoldDecision:
-    """Decide about a fold; the digest is None while the files are not decoded yet. Raises Refusal."""
+def decide_fold(asked: RequestFold, seen: FoldContext, *, files_digest: str | None, only: str | None) -> FoldDecision:
+    """Decide about a fold; the digest is None while the files are not decoded yet. Raises Refusal.
+
+    `only` is whose work alone may be touched, None for everybody's.
+    """
+    _check_owners(asked, seen, only)
     if seen.submission is None:
         dataset, version = _decide_first_fold(asked, seen), 1
     else:
@@ -38,6 +42,16 @@ def decide_fold(asked: RequestFold, seen: FoldContext, *, files_digest: str | No
         submission_version=version,
         is_new_version=seen.submission is None or version > seen.submission.version,
     )
+
+
+def _check_owners(asked: RequestFold, seen: FoldContext, only: str | None) -> None:
+    if only is None:
+        return
+    if seen.submission is not None and seen.submission.submitted_by != only:
+        raise forbidden()
+    # Without force it is only a number that is taken.
+    if seen.fold is not None and seen.fold.submitted_by != only and asked.force.fold:
+        raise forbidden()
 
 
 def _decide_first_fold(asked: RequestFold, seen: FoldContext) -> DatasetClaim:
@@ -77,8 +91,10 @@ def unknown_dataset(raw_data_id: int | None) -> Refusal:
     return invalid(databoard_s=f'Invalid pk "{raw_data_id}" - object does not exist.')
 
 
-def decide_split(asked: RequestSplit, dataset: DatasetClaim, *, folds: int) -> int | None:
+def decide_split(asked: RequestSplit, dataset: DatasetClaim, *, folds: int, only: str | None) -> int | None:
     """Return the attempt of a split, or None when the same one is under way or done. Raises Refusal."""
+    if only not in (None, dataset.uploaded_by):
+        raise forbidden()
     _check_split(asked, dataset)
     failed = dataset.split_error is not None and not dataset.waits_for_split
     if dataset.split_attempt and not failed:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
+import hashlib
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from datarun.blobs import OCTETS
+from datarun.events import Blob, NamedBlob
 from datarun.file_names import MAX_FILES, folded, is_file_name
 from services.ingest.forms import Bad
 from services.ingest.refusals import Refusal, file_refused, invalid
@@ -15,8 +17,11 @@ from services.ingest.refusals import Refusal, file_refused, invalid
 MIB = 1024 * 1024
 MAX_FILE_BYTES = 64 * MIB
 MAX_TOGETHER_BYTES = 256 * MIB
+MEDIA_TYPES = {"csv": "text/csv", "py": "text/x-python"}
 
 _CHUNK_BYTES = MIB
+NOT_BASE64 = "Not valid base64."
+NOT_ZLIB = "Not valid zlib data."
 
 
 class TooLarge(Bad):
@@ -34,12 +39,6 @@ def check_names(names: Iterable[str]) -> None:
         other = seen.setdefault(folded(name), name)
         if other is not name:
             raise invalid(files=f"Names differ only by case or accents: {other}, {name}.")
-
-
-def taken(encoded: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yield a dictionary's items and empty it, so that no text is kept beside its bytes."""
-    while encoded:
-        yield encoded.popitem()
 
 
 def decode_files(encoded: Iterable[tuple[str, Any]]) -> dict[str, bytearray]:
@@ -68,28 +67,81 @@ def _decode_file(name: str, value: Any) -> bytearray:
 
 def decode(encoded: str, *, at_most: int) -> bytearray:
     """Return the bytes of base64(zlib(bytes)); raises Bad, or TooLarge as soon as there are more bytes than allowed."""
-    try:
-        compressed = base64.b64decode(encoded, validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise Bad("Not valid base64.") from error
-    return _inflate(compressed, at_most=at_most)
-
-
-def _inflate(compressed: bytes, *, at_most: int) -> bytearray:
-    inflater = zlib.decompressobj()
+    if not encoded.isascii():
+        raise Bad(NOT_BASE64)
     content = bytearray()
-    rest = compressed
-    try:
-        while not inflater.eof:
-            chunk = inflater.decompress(rest, _CHUNK_BYTES)
-            content += chunk
-            rest = inflater.unconsumed_tail
-            if len(content) > at_most:
-                raise TooLarge("Too large.")
-            if not chunk and not rest and not inflater.eof:
-                raise Bad("Truncated zlib data." if content or len(compressed) > 1 else "Not valid zlib data.")
-    except zlib.error as error:
-        raise Bad("Not valid zlib data.") from error
-    if inflater.unused_data:
-        raise Bad("Data after the end of the zlib stream.")
+    unpacker = Unpacker(at_most=at_most)
+    for chunk in unpacker.feed(encoded.encode()):
+        content += chunk
+    for chunk in unpacker.end():
+        content += chunk
     return content
+
+
+class Unpacker:
+    """Makes bytes of base64(zlib(bytes)) that comes in pieces, and holds no more than a piece of either."""
+
+    def __init__(self, *, at_most: int) -> None:
+        self.size = 0
+        self._at_most = at_most
+        self._inflater = zlib.decompressobj()
+        self._packed = 0
+        self._held = b""
+
+    def feed(self, text: bytes) -> Iterator[bytes]:
+        """Yield what comes out of some more text; raises Bad, or TooLarge."""
+        text = self._held + text
+        # The last group may be the end, where padding is allowed.
+        whole = max(0, (len(text) - 1) // 4 * 4)
+        self._held = text[whole:]
+        if b"=" in text[:whole]:
+            raise Bad(NOT_BASE64)
+        return self._inflate(_unbase64(text[:whole]))
+
+    def end(self) -> Iterator[bytes]:
+        """Yield the rest; raises Bad unless it is complete."""
+        yield from self._inflate(_unbase64(self._held))
+        if not self._inflater.eof:
+            raise Bad("Truncated zlib data." if self.size or self._packed > 1 else NOT_ZLIB)
+
+    def _inflate(self, rest: bytes) -> Iterator[bytes]:
+        self._packed += len(rest)
+        while rest:
+            if self._inflater.eof:
+                raise Bad("Data after the end of the zlib stream.")
+            try:
+                chunk = self._inflater.decompress(rest, _CHUNK_BYTES)
+            except zlib.error as error:
+                raise Bad(NOT_ZLIB) from error
+            rest = self._inflater.unconsumed_tail or self._inflater.unused_data
+            self.size += len(chunk)
+            if self.size > self._at_most:
+                raise TooLarge("Too large.")
+            yield chunk
+
+
+def _unbase64(text: bytes) -> bytes:
+    try:
+        return binascii.a2b_base64(text, strict_mode=True)
+    except binascii.Error as error:
+        raise Bad(NOT_BASE64) from error
+
+
+def name_blobs(contents: Mapping[str, bytearray]) -> tuple[NamedBlob, ...]:
+    """Return what events say of files, in the order of their names, so that equal files make equal events."""
+    return tuple(
+        NamedBlob(
+            name=name,
+            blob=Blob(
+                sha256=hashlib.sha256(contents[name]).hexdigest(),
+                size=len(contents[name]),
+                media_type=media_type(name),
+            ),
+        )
+        for name in sorted(contents)
+    )
+
+
+def media_type(name: str) -> str:
+    """Return what a file's name says of its contents."""
+    return MEDIA_TYPES.get(name.rpartition(".")[2].lower(), OCTETS)

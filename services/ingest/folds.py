@@ -21,11 +21,11 @@ from datarun.readmodel import queries
 from datarun.readmodel.queries import KnownFold
 from services.ingest import commands, legacy
 from services.ingest.answers import ListAnswer, json_answer
+from services.ingest.auth import Account
 from services.ingest.bodies import QUICK_BYTES, read_json
 from services.ingest.commands import RequestFold
-from services.ingest.datasets import name_blobs, store
 from services.ingest.decisions import FoldDecision, decide_fold, unknown_dataset
-from services.ingest.files import check_names, decode_files
+from services.ingest.files import check_names, decode_files, name_blobs
 from services.ingest.forms import MAX_ID, Bad
 from services.ingest.gateway import ACCOUNT, GATEWAY, POSITION, Gateway
 from services.ingest.indices import check_indices, decode_indices
@@ -47,7 +47,7 @@ class _Stored:
     test_is: Blob
     files: tuple[NamedBlob, ...] | None
     files_digest: str | None
-    requested_by: str
+    account: Account
 
     @property
     def digest(self) -> str:
@@ -59,14 +59,14 @@ class _Stored:
 
 async def request_fold(request: web.Request) -> web.StreamResponse:
     """POST submissionfold/: refuse what is wrong, store the bytes, claim the attempt under its locks."""
-    gateway, username = request.app[GATEWAY], request[ACCOUNT].username
+    gateway, account = request.app[GATEWAY], request[ACCOUNT]
     asked = commands.request_fold(await read_json(request))
-    event, position = await accept_fold(gateway, asked, username)
+    event, position = await accept_fold(gateway, asked, account)
     return json_answer(_accepted(asked, event), status=201, headers={POSITION: position})
 
 
 async def accept_fold(
-    gateway: Gateway, asked: RequestFold, username: str, *, around: Callable[[Work], Work] = lambda work: work
+    gateway: Gateway, asked: RequestFold, account: Account, *, around: Callable[[Work], Work] = lambda work: work
 ) -> tuple[FoldRequested, str]:
     """Accept a fold and return its request with its Datarun-Position; raises Refusal.
 
@@ -77,22 +77,22 @@ async def accept_fold(
     if asked.raw_data is not None and not 1 <= asked.raw_data <= MAX_ID:
         raise unknown_dataset(asked.raw_data)
     if asked.size <= QUICK_BYTES:
-        work: Work = partial(_accept, gateway, asked, username)
+        work: Work = partial(_accept, gateway, asked, account)
     else:
         # Megabytes take their time, and no database connection.
         seen = await gateway.database.run(partial(_read_context, asked))
-        stored = await gateway.compute(lambda: _store(gateway, asked, seen, username))
+        stored = await gateway.compute(lambda: _store(gateway, asked, seen, account))
         work = partial(_claim, gateway, stored)
-    (event, queued), position = await gateway.accept(around(work), lambda claim: claim[1])
-    if not queued:
-        # What was committed beside it is sent by the same look.
-        gateway.relay.expect_split()
+    (event, _), position = await gateway.accept(around(work), lambda claim: claim[1])
     return event, position
 
 
-def _accept(gateway: Gateway, asked: RequestFold, username: str, cursor: Cursor) -> tuple[FoldRequested, list[Queued]]:
-    seen = _read_context(asked, cursor)
-    return _claim(gateway, _store(gateway, asked, seen, username), cursor)
+def _accept(
+    gateway: Gateway, asked: RequestFold, account: Account, cursor: Cursor
+) -> tuple[FoldRequested, list[Queued]]:
+    # Little is decoded in no time, so one look under the locks is enough.
+    seen = _lock_context(asked, cursor)
+    return _record(gateway, _store(gateway, asked, seen, account), seen, cursor)
 
 
 def _read_context(asked: RequestFold, cursor: Cursor) -> FoldContext:
@@ -101,19 +101,20 @@ def _read_context(asked: RequestFold, cursor: Cursor) -> FoldContext:
     )
 
 
-def _store(gateway: Gateway, asked: RequestFold, seen: FoldContext, username: str) -> _Stored:
-    decision = decide_fold(asked, seen, files_digest=None)
+def _store(gateway: Gateway, asked: RequestFold, seen: FoldContext, account: Account) -> _Stored:
+    decision = decide_fold(asked, seen, files_digest=None, only=account.only)
     contents, files, digest = None, None, None
     if asked.files is not None:
         check_submission_names(asked.files, decision.dataset.workflow_elements)
         contents = decode_files(asked.files.items())
         files = name_blobs(contents)
         digest = claims.files_digest(files)
-        decide_fold(asked, seen, files_digest=digest)
+        decide_fold(asked, seen, files_digest=digest, only=account.only)
     train_is, test_is = _decode_indices(asked, decision)
-    store(gateway, contents or {})
     put = gateway.blobs.put
-    return _Stored(asked, put(memoryview(train_is)), put(memoryview(test_is)), files, digest, username)
+    for content in (contents or {}).values():
+        put(memoryview(content))
+    return _Stored(asked, put(memoryview(train_is)), put(memoryview(test_is)), files, digest, account)
 
 
 def _decode_indices(asked: RequestFold, decision: FoldDecision) -> tuple[bytearray, bytearray]:
@@ -133,8 +134,12 @@ def _decode_indices(asked: RequestFold, decision: FoldDecision) -> tuple[bytearr
 
 
 def _claim(gateway: Gateway, stored: _Stored, cursor: Cursor) -> tuple[FoldRequested, list[Queued]]:
+    return _record(gateway, stored, _lock_context(stored.asked, cursor), cursor)
+
+
+def _record(gateway: Gateway, stored: _Stored, seen: FoldContext, cursor: Cursor) -> tuple[FoldRequested, list[Queued]]:
     asked = stored.asked
-    decision, files = _decide_under_locks(cursor, stored)
+    decision, files = _decide(cursor, stored, seen)
     event = FoldRequested(
         fold_id=asked.databoard_sf_id,
         attempt=decision.attempt,
@@ -146,7 +151,7 @@ def _claim(gateway: Gateway, stored: _Stored, cursor: Cursor) -> tuple[FoldReque
         train_is=stored.train_is,
         test_is=stored.test_is,
         task_id=str(uuid.uuid4()),
-        requested_by=stored.requested_by,
+        requested_by=stored.account.username,
     )
     return event, record(gateway, cursor, event, decision.dataset, digest=stored.digest)
 
@@ -154,12 +159,12 @@ def _claim(gateway: Gateway, stored: _Stored, cursor: Cursor) -> tuple[FoldReque
 def record(
     gateway: Gateway, cursor: Cursor, event: FoldRequested, dataset: DatasetClaim, *, digest: str
 ) -> list[Queued]:
-    """Record an accepted attempt with the fence of the one before; returns what to send, nothing before the split."""
+    """Record an accepted attempt with the fence of the one before; returns what is owed now."""
     waits = dataset.waits_for_split
     entry = gateway.entry(event, waiting_for=dataset.raw_data_id if waits else None)
     queued = claims.record_fold(cursor, event, request_digest=digest, entry=entry)
     fences = outbox.add(cursor, [gateway.entry(fence) for fence in _fences(cursor, event)])
-    return [] if waits else [*fences, queued]
+    return [*fences, queued]
 
 
 def _fences(cursor: Cursor, event: FoldRequested) -> list[FoldFenced]:
@@ -170,16 +175,20 @@ def _fences(cursor: Cursor, event: FoldRequested) -> list[FoldFenced]:
     return [FoldFenced(fold_id=event.fold_id, attempt=before, cause="superseded")]
 
 
-def _decide_under_locks(cursor: Cursor, stored: _Stored) -> tuple[FoldDecision, tuple[NamedBlob, ...]]:
-    asked = stored.asked
-    seen = claims.lock_fold_context(
+def _lock_context(asked: RequestFold, cursor: Cursor) -> FoldContext:
+    return claims.lock_fold_context(
         cursor,
         fold_id=asked.databoard_sf_id,
         submission_id=asked.databoard_s_id,
         raw_data_id=asked.raw_data,
         may_write_submission=asked.files is not None or asked.force.submission,
     )
-    decision = decide_fold(asked, seen, files_digest=stored.files_digest)
+
+
+def _decide(cursor: Cursor, stored: _Stored, seen: FoldContext) -> tuple[FoldDecision, tuple[NamedBlob, ...]]:
+    """Decide under the locks, and record the submission's version if it is new."""
+    asked = stored.asked
+    decision = decide_fold(asked, seen, files_digest=stored.files_digest, only=stored.account.only)
     known = seen.submission
     files = stored.files if stored.files is not None else known.files if known else ()
     if decision.is_new_version:
@@ -191,6 +200,7 @@ def _decide_under_locks(cursor: Cursor, stored: _Stored) -> tuple[FoldDecision, 
                 version=decision.submission_version,
                 files=files,
                 files_digest=claims.files_digest(files),
+                submitted_by=stored.account.username,
             ),
         )
     return decision, files
@@ -213,26 +223,25 @@ def _accepted(asked: RequestFold, event: FoldRequested) -> dict[str, Any]:
 
 
 async def list_folds(request: web.Request) -> web.StreamResponse:
-    """GET submissionfold/: every fold with all it has."""
+    """GET submissionfold/: every fold that the account may see, with all it has."""
     gateway = request.app[GATEWAY]
     return await _list(request, lambda fold: legacy.submission_fold(fold, gateway.arrays.if_readable), page=PAGE)
 
 
 async def list_light(request: web.Request) -> web.StreamResponse:
-    """GET submissionfold-light/: every fold in a word."""
+    """GET submissionfold-light/: the same folds, in a word."""
     return await _list(request, legacy.light, page=LIGHT_PAGE)
 
 
 async def _list(
     request: web.Request, render: Callable[[KnownFold], dict[str, Any]], *, page: int
 ) -> web.StreamResponse:
-    gateway = request.app[GATEWAY]
+    gateway, only = request.app[GATEWAY], request[ACCOUNT].only
     await gateway.reach(request)
     answer = ListAnswer(request)
     after: int | None = 0
     while after is not None:
-        start = after
-        found = await gateway.database.run(lambda cursor: queries.fold_page(cursor, after=start, limit=page))  # noqa: B023 - used at once
+        found = await gateway.database.run(partial(queries.fold_page, after=after, limit=page, only=only))
         shown = [fold for fold in found.folds if not fold.replaced]
         for some in portions(shown):
             await answer.add(await gateway.compute(lambda: b",".join(orjson.dumps(render(fold)) for fold in some)))  # noqa: B023 - used at once
@@ -242,12 +251,12 @@ async def _list(
 
 async def show_fold(request: web.Request) -> web.StreamResponse:
     """GET submissionfold/<id>/."""
-    gateway = request.app[GATEWAY]
+    gateway, only = request.app[GATEWAY], request[ACCOUNT].only
     fold_id = int(request.match_info["fold_id"])
     if fold_id > MAX_ID:
         raise not_found()
     await gateway.reach(request)
-    found = await gateway.database.run(lambda cursor: queries.folds_by_ids(cursor, [fold_id]))
+    found = await gateway.database.run(lambda cursor: queries.folds_by_ids(cursor, [fold_id], only=only))
     if not found:
         raise not_found()
     return json_answer(await gateway.compute(lambda: legacy.submission_fold(found[0], gateway.arrays.if_readable)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from datarun.blobs import StreamedBlobs
 from datarun.crashes import crash_point
 from datarun.envelope import Context, encode, now
 from datarun.events import Event
+from datarun.intake import outbox
 from datarun.intake.outbox import Entry, Queued
 from datarun.log import EventLog, Position
 from datarun.log.brokers import Brokers
@@ -70,12 +71,21 @@ class Gateway:
     async def accept(self, work: Callable[[Cursor], T], queued: Callable[[T], list[Queued]]) -> tuple[T, str]:
         """Commit a claim with its events and send them; returns the claim and the Datarun-Position to answer.
 
-        The position is that of the last event, `pending` if the log or a split keeps it waiting.
+        `queued` gives the rows that a claim wrote, none if it found all of it recorded before. The position is that of
+        the last event, `pending` if the log or a split keeps it waiting.
         """
-        claim = await self.database.run(work)
+        claim = await self.database.run(work, is_recorded=lambda cursor, made: _hold(cursor, queued(made)))
         crash_point("gateway.after_commit")
-        sent = [self.relay.send(row) for row in queued(claim)]
+        sent = self.send(queued(claim))
         return claim, await self._visible(sent[-1]) if sent else PENDING
+
+    def send(self, rows: Sequence[Queued]) -> list[asyncio.Future[Position] | None]:
+        """Send what was committed together, nothing if one of it waits for a split."""
+        if any(row.waits for row in rows):
+            # What was committed beside it is sent by the same look.
+            self.relay.expect_split()
+            return []
+        return [self.relay.send(row) for row in rows]
 
     async def _visible(self, sent: asyncio.Future[Position] | None) -> str:
         loop = asyncio.get_running_loop()
@@ -108,6 +118,11 @@ class Gateway:
             return
         if not await self.projected.wait(_parse(asked), seconds=VISIBLE_SECONDS):
             raise detail(503, f"The read model has not reached {asked} yet.", Retry_After="1")
+
+
+def _hold(cursor: Cursor, rows: list[Queued]) -> bool:
+    # Of one transaction all are there or none.
+    return not rows or outbox.holds(cursor, rows[0])
 
 
 GATEWAY = web.AppKey("gateway", Gateway)

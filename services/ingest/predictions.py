@@ -23,6 +23,7 @@ from datarun.readmodel.queries import KnownFold
 from services.ingest import commands, legacy
 from services.ingest.answers import ListAnswer
 from services.ingest.arrays import Arrays
+from services.ingest.auth import Account
 from services.ingest.bodies import read_json
 from services.ingest.delivery import Witness
 from services.ingest.gateway import ACCOUNT, GATEWAY, Gateway
@@ -41,39 +42,47 @@ class _Fetch:
     """One answer under way, and whose it is."""
 
     fetch_id: uuid.UUID
-    fetched_by: str
+    account: Account
+
+    @property
+    def view(self) -> str:
+        """A participant's own, or the one that is everybody else's."""
+        return self.account.only or ""
 
 
 async def fetch_list(request: web.Request) -> web.StreamResponse:
-    """POST testpredictions/list/: folds by their ids, in any state, each once."""
+    """POST testpredictions/list/: folds by their ids that the account may see, in any state, each once."""
     gateway = request.app[GATEWAY]
     body = await read_json(request)
     if "list_submission_fold" not in body:
         return web.Response(status=204)
     ids = commands.fetch(body)
     await gateway.reach(request)
-    fetch = _Fetch(uuid.uuid4(), request[ACCOUNT].username)
-    folds = await gateway.database.run(lambda cursor: queries.folds_by_ids(cursor, ids))
+    fetch = _Fetch(uuid.uuid4(), request[ACCOUNT])
+    folds = await gateway.database.run(lambda cursor: queries.folds_by_ids(cursor, ids, only=fetch.account.only))
     shown = [fold for fold in folds if not fold.replaced]
     fresh = [(fold.fold_id, fold.attempt) for fold in shown if fold.state is State.TESTED and not fold.fetched]
     if fresh:
-        await gateway.database.run(lambda cursor: fetches.claim(cursor, fresh, fetch.fetch_id))
+        await gateway.database.run(lambda cursor: fetches.claim(cursor, fresh, fetch.fetch_id, view=fetch.view))
     return await _deliver(request, shown, fetch)
 
 
 async def fetch_new(request: web.Request) -> web.StreamResponse:
-    """POST testpredictions/new/: tested folds that nobody fetched yet, claimed for this answer alone."""
+    """POST testpredictions/new/: tested folds that nobody fetched yet, claimed for this answer alone.
+
+    A participant gets those of their own that they did not fetch yet, which takes nothing from others.
+    """
     gateway = request.app[GATEWAY]
     raw_data_id = commands.fetch_new(await read_json(request))
     await gateway.reach(request)
-    fetch = _Fetch(uuid.uuid4(), request[ACCOUNT].username)
+    fetch = _Fetch(uuid.uuid4(), request[ACCOUNT])
     folds = await gateway.database.run(lambda cursor: _claim_new(cursor, raw_data_id, fetch))
     return await _deliver(request, folds, fetch)
 
 
 def _claim_new(cursor: Cursor, raw_data_id: int | None, fetch: _Fetch) -> list[KnownFold]:
-    folds = queries.new_folds(cursor, raw_data_id=raw_data_id, limit=MOST_NEW)
-    claimed = fetches.claim(cursor, [(fold.fold_id, fold.attempt) for fold in folds], fetch.fetch_id)
+    folds = queries.new_folds(cursor, raw_data_id=raw_data_id, limit=MOST_NEW, only=fetch.account.only)
+    claimed = fetches.claim(cursor, [(fold.fold_id, fold.attempt) for fold in folds], fetch.fetch_id, view=fetch.view)
     return [fold for fold in folds if fold.fold_id in claimed]
 
 
@@ -147,10 +156,13 @@ async def _conclude(gateway: Gateway, witness: Witness, fetch: _Fetch, delivered
 def _finish(gateway: Gateway, cursor: Cursor, fetch: _Fetch, delivered: Sequence[int]) -> list[Queued]:
     pairs = fetches.finish(cursor, fetch.fetch_id, delivered)
     fetches.free(cursor, fetch.fetch_id)
+    if fetch.view:
+        # To all others they are as new as before.
+        return []
     entries = [
         gateway.entry(
             PredictionsFetched(
-                fold_id=fold_id, attempt=attempt, fetch_id=str(fetch.fetch_id), fetched_by=fetch.fetched_by
+                fold_id=fold_id, attempt=attempt, fetch_id=str(fetch.fetch_id), fetched_by=fetch.account.username
             )
         )
         for fold_id, attempt in pairs

@@ -1,6 +1,6 @@
 """What a request can be refused with; each knows its status and its body, which is that of the 2016 service.
 
-Nothing was recorded when one of these is raised.
+Nothing was recorded when one of these is raised, but for the one that says that nobody knows.
 """
 
 from __future__ import annotations
@@ -41,13 +41,19 @@ def not_found() -> Refusal:
 
 
 def forbidden() -> Refusal:
-    """Refuse because the account's role is for something else."""
+    """Refuse because the account's role is for something else, or the work somebody else's."""
     return detail(403, "You do not have permission to perform this action.")
 
 
 def not_recordable() -> Refusal:
     """Refuse because the database is away."""
     return detail(503, "The service cannot record anything now; nothing was recorded.", Retry_After="5")
+
+
+def unconfirmed() -> Refusal:
+    """Say that the database went away in the middle of recording; of what is repeated the claims take one."""
+    text = "The service cannot tell now whether this was recorded; sending it again is safe."
+    return detail(503, text, Retry_After="5")
 
 
 def file_refused(name: str, message: str, *, status: int = 400) -> Refusal:

@@ -18,7 +18,7 @@ MAX_SOURCE_BYTES = MIB
 _START_HOOKS = ("sitecustomize", "usercustomize")
 
 
-def check_specific(content: bytearray) -> None:
+def check_specific(content: bytes | bytearray) -> None:
     """Raise Bad unless this is Python with the five functions that a dataset of its own kind needs."""
     if len(content) > MAX_SOURCE_BYTES:
         raise Bad(f"More than {MAX_SOURCE_BYTES // MIB} MiB of source.")

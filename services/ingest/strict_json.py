@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from services.ingest.refusals import Refusal, detail, invalid
@@ -14,18 +15,22 @@ MAX_DIGITS = 100
 _PYTHON_NAMES = {list: "list", str: "str", int: "int", float: "float", bool: "bool", type(None): "NoneType"}
 
 
-def parse(content: bytes | bytearray) -> dict[str, Any]:
-    """Return the object a body holds; raises Refusal."""
+Gaps = Sequence[tuple[int, int]]
+"""Where in a body how many bytes were left out."""
+
+
+def parse(content: bytes | bytearray, *, gaps: Gaps = ()) -> dict[str, Any]:
+    """Return the object a body holds; raises Refusal, which names places in the body as it was with its gaps."""
     try:
         value = json.loads(
-            _text(content),
+            _text(content, gaps),
             object_pairs_hook=_unique,
             parse_constant=_not_a_number,
             parse_float=_float,
             parse_int=_int,
         )
     except json.JSONDecodeError as error:
-        raise _parse_error(str(error)) from error
+        raise _parse_error(_where(error, gaps)) from error
     except RecursionError as error:
         raise _too_deep() from error
     if not isinstance(value, dict):
@@ -36,11 +41,21 @@ def parse(content: bytes | bytearray) -> dict[str, Any]:
     return value
 
 
-def _text(content: bytes | bytearray) -> str:
+def _where(error: json.JSONDecodeError, gaps: Gaps) -> str:
+    position = _in_whole(error.pos, gaps)
+    on_line = position - _in_whole(error.pos - error.colno, gaps)
+    return f"{error.msg}: line {error.lineno} column {on_line} (char {position})"
+
+
+def _in_whole(position: int, gaps: Gaps) -> int:
+    return position + sum(count for at, count in gaps if at <= position)
+
+
+def _text(content: bytes | bytearray, gaps: Gaps) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise _parse_error(f"not UTF-8 at byte {error.start}") from error
+        raise _parse_error(f"not UTF-8 at byte {_in_whole(error.start, gaps)}") from error
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from services.ingest.forms import Bad
 
 SHOWN_COLUMNS = 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class UnknownColumn(Bad):
     """The target column is not in the header."""
 
 
-def check_csv(content: bytearray, *, target_column: str) -> int:
-    """Return how many data rows there are; raises Bad for the file, UnknownColumn for the target."""
-    position = content.find(0)
-    if position >= 0:
-        line = content.count(b"\n", 0, position) + 1
-        raise Bad(f"Line {line} has a null byte.")
+def check_csv(content: Iterable[bytes], *, target_column: str) -> int:
+    """Return how many data rows a file's lines are; raises Bad for the file, UnknownColumn for the target."""
     lines = csv.reader(_lines(content))
     try:
         header = next(lines, [])
@@ -34,17 +31,14 @@ def check_csv(content: bytearray, *, target_column: str) -> int:
     return rows
 
 
-def _lines(content: bytearray) -> Iterator[str]:
-    start = 3 if content.startswith(b"\xef\xbb\xbf") else 0
-    number = 0
-    while start < len(content):
-        number += 1
-        end = content.find(b"\n", start) + 1 or len(content)
+def _lines(content: Iterable[bytes]) -> Iterator[str]:
+    for number, line in enumerate(content, 1):
+        if b"\0" in line:
+            raise Bad(f"Line {number} has a null byte.")
         try:
-            yield content[start:end].decode()
+            yield (line.removeprefix(BYTE_ORDER_MARK) if number == 1 else line).decode()
         except UnicodeDecodeError as error:
             raise Bad(f"Line {number} is not UTF-8.") from error
-        start = end
 
 
 def _check_header(header: Sequence[str]) -> None:

@@ -17,34 +17,35 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import pytest
 import requests
 
 from datarun import accounts, events
-from datarun.blobs import open_blobs
 from datarun.envelope import decode, header
 from datarun.errors import DatarunError
-from datarun.events import Event, FoldRequested, PredictionsFetched
-from datarun.log import StoredRecord, TopicPartition
+from datarun.events import FoldRequested, PredictionsFetched
 from datarun.log.admin import create_topics
-from datarun.log.kafka import KafkaLog
 from datarun.post_api import decode_predictions
 from datarun.stack.postgres import Postgres
-from datarun.topics import TOPICS, Catalogue
 from tests.gateways import (
+    CSV,
     USER,
     Gateway,
     fold_body,
+    give_result,
+    give_split,
     packed,
     pretend_projected,
     query,
+    read_events,
+    read_log,
     running_gateway,
     wait_until,
 )
 
 Start = Callable[..., AbstractContextManager[Gateway]]
 FOLD_TAKEN = {"databoard_sf_id": ["SubmissionFold with this databoard sf id already exists."]}
+NAME_TAKEN = "RawData with this name already exists."
 FORCE_BOTH = "submission, submission_fold"
 
 
@@ -66,57 +67,6 @@ def gateway(start: Start) -> Iterator[Gateway]:
     """Run one gateway."""
     with start() as running:
         yield running
-
-
-def read_log(kafka: str, prefix: str) -> list[StoredRecord]:
-    """Return every record of an installation's topics."""
-    log = KafkaLog(kafka)
-    names = [Catalogue(prefix).full_name(topic) for topic in TOPICS]
-    start = {
-        TopicPartition(name, partition): 0
-        for name, topic in zip(names, TOPICS, strict=True)
-        for partition in range(topic.partitions)
-    }
-    try:
-        return [record for batch in log.read(start, until_end=True) for record in batch]
-    finally:
-        log.close()
-
-
-def read_events(kafka: str, prefix: str, kind: type[Event]) -> list[Event]:
-    """Return the events of one kind that are in the log."""
-    found = (decode(record.value, record.headers) for record in read_log(kafka, prefix))
-    return [event for event in found if isinstance(event, kind)]
-
-
-def give_split(postgres_url: str, raw_data_id: int, *, train_rows: int = 75) -> None:
-    """Let the read model know the result of a dataset's first split, as the projector would."""
-    split = events.Split(kind="standard", task_id="t", train_rows=train_rows).model_dump_json()
-    query(
-        postgres_url,
-        """insert into rm.dataset (raw_data_id, name, split_attempt, result_attempt, split)
-        values (%s, 'x', 1, 1, %s); notify datarun_projected""",
-        raw_data_id,
-        split,
-    )
-
-
-def give_result(postgres_url: str, blobs_url: str, fold_id: int, *, values: int = 6) -> np.ndarray:
-    """Let the read model know a fold's predictions, as the projector would; returns them."""
-    content = np.random.default_rng(fold_id).random(values)
-    blob = open_blobs(blobs_url).put(content.tobytes())
-    query(
-        postgres_url,
-        """insert into rm.fold (fold_id, request_attempt, request_delivery, submission_id, submission_version,
-            raw_data_id, priority, train_is, test_is, task_id, run_attempt, run_rank, test_predictions,
-            full_train_predictions, train_time)
-        select fold_id, attempt, 1, submission_id, submission_version, raw_data_id, priority, train_is, test_is,
-            task_id, attempt, 9, %s, %s, 1.5
-        from intake.fold where fold_id = %s""",
-        *[f"{blob.sha256}:{blob.size}"] * 2,
-        fold_id,
-    )
-    return content
 
 
 def at_once(calls: list[Callable[[], requests.Response]]) -> list[requests.Response]:
@@ -162,11 +112,37 @@ def test_fifty_forced_posts_are_fifty_attempts_in_order(start: Start, kafka: str
         assert attempts == list(range(1, 52))
 
 
-def test_one_of_twenty_equal_names_is_accepted(gateway: Gateway, kafka: str, topic_prefix: str) -> None:
-    """Twenty uploads of one name at once: one 201 (row 36)."""
+def test_a_client_that_hangs_up_after_its_request_may_repeat_it(
+    gateway: Gateway, kafka: str, topic_prefix: str
+) -> None:
+    """Whoever did not hear the answer sends it again: a fold and a name are known, a split has its task, all once."""
+    raw_data_id = gateway.upload()
+    upload = {"name": "again", "target_column": "species", "workflow_elements": "classifier"}
+    requests_ = {
+        "submissionfold/": (fold_body(1, 1, raw_data_id), 400, FOLD_TAKEN),
+        "rawdata/": (upload | {"files": {"a.csv": packed(CSV)}}, 400, {"name": [NAME_TAKEN]}),
+        "rawdata/split/": ({"raw_data_id": raw_data_id, "held_out_test": 0.5}, 200, None),
+    }
+    for path, (body, status, answer) in requests_.items():
+        rows = gateway.query("select count(*) from intake.outbox")
+        with asking(gateway, path, body):
+            # Accepted, and nobody reads the answer.
+            wait_until(lambda rows=rows: gateway.query("select count(*) from intake.outbox") != rows)
+        again = gateway.post(path, body)
+        assert again.status_code == status, again.text
+        [(task_id,)] = gateway.query("select split_task_id from intake.dataset where raw_data_id = %s", raw_data_id)
+        assert again.json() == (answer or {"task_id": task_id})
+    wait_until(lambda: gateway.query(OWED) == [(0,)])
+    kinds = Counter(type(decode(record.value, record.headers)).__name__ for record in read_log(kafka, topic_prefix))
+    assert kinds == {"DataUploaded": 2, "FoldRequested": 1, "SplitRequested": 1}
+
+
+def test_one_of_twenty_equal_names_is_accepted(start: Start, kafka: str, topic_prefix: str) -> None:
+    """Twenty uploads of one name at once, over two gateways: one 201 (row 36)."""
     body = {"name": "iris", "target_column": "a", "workflow_elements": "classifier"}
     bodies = [body | {"files": {"iris.csv": packed(f"a,b\n1,{n}\n")}} for n in range(20)]
-    answers = at_once([partial(post, gateway, "rawdata/", body) for body in bodies])
+    with start() as one, start() as other:
+        answers = at_once([partial(post, (one, other)[n % 2], "rawdata/", body) for n, body in enumerate(bodies)])
     assert Counter(answer.status_code for answer in answers) == {201: 1, 400: 19}
     assert len(read_events(kafka, topic_prefix, events.DataUploaded)) == 1
 
@@ -456,15 +432,22 @@ def test_a_cut_connection_leaves_the_folds_new(gateway: Gateway, blobs_url: str)
 
 def hang_up_after(gateway: Gateway, count: int) -> None:
     """Ask for new predictions, read some bytes of the answer and reset the connection."""
+    with asking(gateway, "testpredictions/new/", {}) as connection:
+        received = 0
+        while received < count:
+            received += len(connection.recv(min(200, count - received)))
+
+
+@contextmanager
+def asking(gateway: Gateway, path: str, body: Any) -> Iterator[socket.socket]:
+    """POST something over a connection of one's own."""
     parts = urlsplit(gateway.url)
-    prepared = requests.Request("POST", f"{gateway.url}/runapp/testpredictions/new/", json={}, auth=USER).prepare()
+    prepared = requests.Request("POST", f"{gateway.url}/runapp/{path}", json=body, auth=USER).prepare()
     lines = [f"POST {prepared.path_url} HTTP/1.1", f"Host: {parts.netloc}"]
     lines += [f"{name}: {value}" for name, value in prepared.headers.items()]
     with socket.create_connection((parts.hostname, parts.port), timeout=10) as connection:
         connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode() + prepared.body)
-        received = 0
-        while received < count:
-            received += len(connection.recv(min(200, count - received)))
+        yield connection
 
 
 def test_a_claim_lapses_when_its_gateway_dies(start: Start, blobs_url: str) -> None:

@@ -46,7 +46,7 @@ def asked(**changes: Any) -> RequestFold:
 )
 def test_accepted_folds(request_: RequestFold, seen: FoldContext, expected: tuple[int, int, bool]) -> None:
     """A fold gets the next attempt, and its submission a new version only by force or when it is new."""
-    decision = decide_fold(request_, seen, files_digest="digest" if request_.files is not None else None)
+    decision = decide_fold(request_, seen, files_digest="digest" if request_.files is not None else None, only=None)
     assert (decision.attempt, decision.submission_version, decision.is_new_version) == expected
 
 
@@ -67,7 +67,7 @@ def test_accepted_folds(request_: RequestFold, seen: FoldContext, expected: tupl
 def test_refused_folds(request_: RequestFold, seen: FoldContext, digest: str | None, field: str) -> None:
     """What contradicts what is known is refused, and the field is named."""
     with pytest.raises(Refusal) as refused:
-        decide_fold(request_, seen, files_digest=digest)
+        decide_fold(request_, seen, files_digest=digest, only=None)
     assert refused.value.status == 400
     assert field in refused.value.body
 
@@ -85,7 +85,7 @@ def test_refused_folds(request_: RequestFold, seen: FoldContext, digest: str | N
 )
 def test_accepted_splits(request_: RequestSplit, dataset: DatasetClaim, folds: int, attempt: int | None) -> None:
     """A repeated split is the one there is, other parameters and a failed one make a new attempt."""
-    assert decide_split(request_, dataset, folds=folds) == attempt
+    assert decide_split(request_, dataset, folds=folds, only=None) == attempt
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_accepted_splits(request_: RequestSplit, dataset: DatasetClaim, folds: i
 def test_refused_splits(request_: RequestSplit, dataset: DatasetClaim, folds: int, status: int) -> None:
     """A split that would change what folds ran on, or that cannot be, is refused."""
     with pytest.raises(Refusal) as refused:
-        decide_split(request_, dataset, folds=folds)
+        decide_split(request_, dataset, folds=folds, only=None)
     assert refused.value.status == status
 
 

@@ -84,7 +84,7 @@ Claimed = tuple[FoldRequested, list[Queued]]
 
 async def create_fold(call: Call[Nothing, RequestedFold]) -> web.StreamResponse:
     """Accept a fold."""
-    gateway, body, by = call.gateway, call.body, call.account.username
+    gateway, body = call.gateway, call.body
     key = Key(call, body.model_dump_json())
     asked = await gateway.compute(lambda: _command(body))
 
@@ -96,7 +96,7 @@ async def create_fold(call: Call[Nothing, RequestedFold]) -> web.StreamResponse:
         return key.around(owned, lambda claim: (201, _told(claim[0])))
 
     async def accept() -> web.StreamResponse:
-        event, position = await folds.accept_fold(gateway, asked, by, around=around)
+        event, position = await folds.accept_fold(gateway, asked, call.account, around=around)
         where = {POSITION: position, "Location": f"/v1/folds/{event.fold_id}"}
         return answer(_told(event), status=201, headers=where)
 
@@ -131,8 +131,6 @@ async def _again(
     async def accept() -> web.StreamResponse:
         once = key.around(work, lambda claim: (202, _told(claim[0])))
         (event, queued), position = await gateway.accept(once, lambda claim: claim[1])
-        if not queued:
-            gateway.relay.expect_split()
         return answer(_told(event), status=202, headers={POSITION: position} if queued else None)
 
     return await answer_once(call, key, accept)

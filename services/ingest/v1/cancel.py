@@ -28,8 +28,6 @@ from services.ingest.v1.operation import ORGANISERS, Call, Operation, Says, answ
 from services.ingest.v1.values import Asked, FoldId, Told
 
 LOOK_SECONDS = 0.05
-NAME_CHARACTERS = 200
-"""So much of an account's name goes into events."""
 
 
 class CancelFold(Asked):
@@ -52,7 +50,7 @@ class Cancelled(Told):
 async def cancel_fold(call: Call[Nothing, CancelFold]) -> web.StreamResponse:
     """Cancel a fold: 200 once it is seen to be cancelled, 202 until then, 409 if it has ended."""
     gateway = call.gateway
-    by = call.account.username[:NAME_CHARACTERS]
+    by = call.account.username
     work = partial(_cancel, gateway, call.path["fold_id"], by, call.body.reason.strip())
     (cancelled, queued), position = await gateway.accept(work, lambda claim: claim[1])
     fold = await _seen(gateway, cancelled, seconds=0 if queued else VISIBLE_SECONDS)

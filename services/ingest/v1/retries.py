@@ -97,10 +97,7 @@ async def _retry(call: Call[Nothing, RetryFolds], fold_id: int) -> Retried:
     event, queued = await gateway.database.run(
         lambda cursor: run_again(gateway, cursor, fold_id, check=_must_have_failed)
     )
-    for row in queued:
-        gateway.relay.send(row)
-    if not queued:
-        gateway.relay.expect_split()
+    gateway.send(queued)
     return Retried(id=fold_id, attempt=event.attempt)
 
 

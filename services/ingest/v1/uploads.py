@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from typing import Annotated, Any
 
 from aiohttp import web
 from psycopg2.extensions import cursor as Cursor
 from pydantic import Field, Json, TypeAdapter, ValidationError
 
-from datarun.blobs import OCTETS
 from datarun.errors import BlobCorrupt, BlobMissing
 from datarun.events import Blob, NamedBlob, Sha256
 from datarun.intake import claims
@@ -16,9 +16,9 @@ from datarun.intake.claims import SPECIFIC
 from datarun.intake.outbox import Queued
 from services.ingest import commands
 from services.ingest.commands import MAX_RANDOM_STATE, RequestSplit, UploadData
-from services.ingest.datasets import MEDIA_TYPES, Upload, check_workflow, claim_split, claim_upload, find_specific
+from services.ingest.datasets import Upload, check_workflow, claim_split, claim_upload, find_specific
 from services.ingest.decisions import NAME_TAKEN
-from services.ingest.files import check_names
+from services.ingest.files import check_names, media_type
 from services.ingest.forms import Bad
 from services.ingest.gateway import POSITION, Gateway
 from services.ingest.refusals import Refusal, file_refused, invalid
@@ -123,7 +123,7 @@ async def split_dataset(call: Call[Nothing, NewSplit]) -> web.StreamResponse:
     key = Key(call, body.model_dump_json())
 
     def work(cursor: Cursor) -> tuple[str, list[Queued]]:
-        return claim_split(gateway, cursor, asked, call.account.username)
+        return claim_split(gateway, cursor, asked, call.account)
 
     async def accept() -> web.StreamResponse:
         once = key.around(work, lambda claim: (202, SplitTask(dataset_id=dataset_id, task_id=claim[0])))
@@ -167,7 +167,7 @@ def _checked(gateway: Gateway, asked: UploadData, files: dict[str, Blob], by: st
 def _check_content(asked: UploadData, name: str, content: bytearray, *, is_specific: bool) -> int | None:
     try:
         if not is_specific:
-            return check_csv(content, target_column=asked.target_column)
+            return check_csv(io.BytesIO(content), target_column=asked.target_column)
         check_specific(content)
     except UnknownColumn as unknown:
         raise Refusal(400, {"target_column": unknown.body}) from unknown
@@ -184,8 +184,7 @@ def _read(gateway: Gateway, name: str, blob: Blob) -> bytearray:
 
 
 def _typed(blob: Blob, name: str) -> Blob:
-    kind = MEDIA_TYPES.get(name.rpartition(".")[2].lower(), OCTETS)
-    return blob.model_copy(update={"media_type": kind})
+    return blob.model_copy(update={"media_type": media_type(name)})
 
 
 def _told(number: int, upload: Upload) -> Uploaded:

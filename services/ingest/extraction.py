@@ -1,0 +1,195 @@
+"""Takes the contents of files out of a JSON body while it comes: what is left is small, and parsed as any other body.
+
+A file is a string directly in the object that is the top level's `files`; in its place the left body gets its number.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from typing import Protocol
+
+from datarun.file_names import MAX_FILES
+from services.ingest.files import MIB
+from services.ingest.refusals import detail, invalid
+
+FILES = "files"
+MAX_REST_BYTES = MIB
+_STRUCTURE = re.compile(rb'["{}\[\]:,]')
+_IN_STRING = re.compile(rb'["\\]')
+_MOST_SPACES = 64
+_ESCAPE_BYTES = 12
+"""Two \\uXXXX that make one character."""
+
+
+class Sink(Protocol):
+    """Takes the text of one file, piece by piece."""
+
+    def feed(self, text: bytes) -> None:
+        """Take some more."""
+        ...
+
+    def end(self) -> None:
+        """Take note of the end."""
+        ...
+
+
+class Extraction:
+    """Reads a body once; whether it is JSON at all is told when what it leaves is parsed."""
+
+    def __init__(self, make_sink: Callable[[str], Sink]) -> None:
+        self._make_sink = make_sink
+        self.rest = bytearray()
+        self.gaps: list[tuple[int, int]] = []
+        """Where in the rest how many bytes are missing."""
+        self.fields: dict[str, str] = {}
+        """Strings of the top level that were complete before the files began."""
+        self.sinks: list[Sink] = []
+        self.is_at_files = False
+        self._depth = 0
+        self._keys = ["", ""]
+        self._is_value = False
+        self._in_files = False
+        self._sink: Sink | None = None
+        self._string_start: int | None = None
+        self._tail = b""
+
+    def feed(self, chunk: bytes) -> bytes:
+        """Read on; returns what was not read, when the files begin for the first time."""
+        chunk, self._tail = self._tail + chunk, b""
+        position = 0
+        while position < len(chunk):
+            if self._sink is not None:
+                position = self._file(self._sink, chunk, position)
+            elif self._string_start is not None:
+                position = self._string(chunk, position)
+            else:
+                was_at_files = self.is_at_files
+                position = self._structure(chunk, position)
+                if self.is_at_files and not was_at_files:
+                    return chunk[position:]
+        return b""
+
+    def end(self) -> bytearray:
+        """Return the body without its files."""
+        self._keep(self._tail)
+        return self.rest
+
+    def _structure(self, chunk: bytes, start: int) -> int:
+        found = _STRUCTURE.search(chunk, start)
+        end = found.start() if found else len(chunk)
+        self._keep_between(chunk[start:end])
+        if found is None:
+            return end
+        self._keep(found.group())
+        self._note(found.group())
+        return found.end()
+
+    def _keep_between(self, piece: bytes) -> None:
+        if len(piece) > _MOST_SPACES and not piece.strip(b" "):
+            # It means nothing, however much of it there is.
+            self.gaps.append((len(self.rest), len(piece)))
+        else:
+            self._keep(piece)
+
+    def _note(self, mark: bytes) -> None:
+        match mark:
+            case b'"':
+                self._begin_string()
+            case b"{":
+                self._depth += 1
+                if self._depth == 2:  # noqa: PLR2004 - the top level is 1
+                    self._in_files = self._is_value and self._keys[1] == FILES
+                    self.is_at_files |= self._in_files
+                self._is_value = False
+            case b"[":
+                self._depth += 1
+            case b"}" | b"]":
+                self._depth -= 1
+                self._in_files = self._in_files and self._depth >= 2  # noqa: PLR2004
+            case _:
+                self._is_value = mark == b":"
+
+    def _begin_string(self) -> None:
+        if not (self._in_files and self._is_value and self._depth == 2):  # noqa: PLR2004
+            self._string_start = len(self.rest)
+            return
+        if len(self.sinks) >= MAX_FILES:
+            raise invalid(files=f"At most {MAX_FILES} files.")
+        self._sink = self._make_sink(self._keys[0])
+        self.sinks.append(self._sink)
+        self._keep(str(len(self.sinks) - 1).encode())
+        self.gaps.append((len(self.rest), -len(str(len(self.sinks) - 1))))
+
+    def _string(self, chunk: bytes, start: int) -> int:
+        found = _IN_STRING.search(chunk, start)
+        if found is None:
+            self._keep(chunk[start:])
+            return len(chunk)
+        if found.group() == b"\\":
+            # An escaped quote does not end it; what else is escaped is the parser's business.
+            if found.end() == len(chunk):
+                self._keep(chunk[start : found.start()])
+                self._tail = chunk[found.start() :]
+                return len(chunk)
+            self._keep(chunk[start : found.end() + 1])
+            return found.end() + 1
+        self._keep(chunk[start : found.end()])
+        self._end_string()
+        return found.end()
+
+    def _end_string(self) -> None:
+        raw, self._string_start = self.rest[self._string_start : -1], None
+        if self._depth not in (1, 2):
+            return
+        try:
+            text = json.loads(b'"%s"' % raw, strict=False)
+        except ValueError:
+            text = ""
+        if not self._is_value:
+            # Of the two levels that matter: the last key of the top one, and of the one that is open.
+            self._keys[0] = text
+            if self._depth == 1:
+                self._keys[1] = text
+        elif self._depth == 1 and not self.is_at_files:
+            self.fields[self._keys[1]] = text
+
+    def _file(self, sink: Sink, chunk: bytes, start: int) -> int:
+        found = _IN_STRING.search(chunk, start)
+        end = found.start() if found else len(chunk)
+        if end > start:
+            sink.feed(chunk[start:end])
+            self._leave_out(end - start)
+        if found is None:
+            return end
+        if found.group() == b"\\":
+            return self._escape(sink, chunk, end)
+        sink.end()
+        self._sink = None
+        self._keep(b'"')
+        return found.end()
+
+    def _escape(self, sink: Sink, chunk: bytes, start: int) -> int:
+        """Pass on what is meant by an escaped character; some clients write each slash as one."""
+        if len(chunk) - start < _ESCAPE_BYTES and b'"' not in chunk[start + 2 :]:
+            self._tail = chunk[start:]
+            return len(chunk)
+        length = 6 if chunk[start + 1 : start + 2] == b"u" else 2
+        try:
+            text = json.loads(b'"%s"' % chunk[start : start + length])
+        except ValueError:
+            # No character of base64, so the file is refused if the parser does not see it.
+            text = "\\"
+        sink.feed(text.encode(errors="replace"))
+        self._leave_out(length)
+        return start + length
+
+    def _leave_out(self, count: int) -> None:
+        at, before = self.gaps[-1]
+        self.gaps[-1] = at, before + count
+
+    def _keep(self, piece: bytes) -> None:
+        self.rest += piece
+        if len(self.rest) > MAX_REST_BYTES:
+            raise detail(413, f"What is not in a file exceeds {MAX_REST_BYTES // MIB} MiB.", close=True)
