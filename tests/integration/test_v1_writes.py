@@ -172,7 +172,7 @@ def test_a_fold_is_accepted_with_plain_text_and_numbers(site: Site) -> None:
 )
 def test_bad_folds_are_refused(site: Site, wrong: dict[str, Any]) -> None:
     """400, and no fold is claimed."""
-    body = fold_body(site, dataset_id=site.gateway.get("rawdata/").json()[0]["id"]) | wrong
+    body = fold_body(site) | wrong
     answer = site.ask("POST", "folds", json=body)
     assert answer.status_code == 400, answer.text
     assert (

@@ -135,7 +135,7 @@ OPERATIONS = (
             200: Says("It does not run any more.", Cancelled),
             202: Says("It will be cancelled once the log takes it.", Cancelled),
         },
-        problems=(404, 409),
+        problems=(409,),
         example={"path": {"fold_id": 1}, "body": {"reason": "sent by mistake"}},
     ),
 )

@@ -182,7 +182,6 @@ OPERATIONS = (
         summary="Look at a dataset",
         tag="datasets",
         answers={200: Says("The dataset.", Dataset)},
-        problems=(404,),
         example={"path": {"dataset_id": 1}},
     ),
     Operation(
@@ -192,7 +191,6 @@ OPERATIONS = (
         summary="Look at a dataset's split",
         tag="datasets",
         answers={200: Says("The split.", Split)},
-        problems=(404,),
         example={"path": {"dataset_id": 1}},
     ),
     Operation(
@@ -212,7 +210,6 @@ OPERATIONS = (
         summary="Look at a submission",
         tag="submissions",
         answers={200: Says("The submission.", Submission)},
-        problems=(404,),
         example={"path": {"submission_id": 1}},
     ),
 )

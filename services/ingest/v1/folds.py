@@ -185,7 +185,6 @@ OPERATIONS = (
         summary="Look at a fold",
         tag="folds",
         answers={200: Says("The fold.", WholeFold)},
-        problems=(404,),
         example={"path": {"fold_id": 1}},
     ),
 )

@@ -120,7 +120,6 @@ OPERATIONS = (
         summary="Read a fold's history",
         tag="folds",
         answers={200: Says("Its events, the oldest first.", History)},
-        problems=(404,),
         example={"path": {"fold_id": 1}},
     ),
 )

@@ -36,7 +36,6 @@ OPERATIONS = (
         tag="documentation",
         roles=None,
         answers={200: Says("The kind.", ProblemKind)},
-        problems=(404,),
         example={"path": {"code": "not-found"}},
     ),
 )

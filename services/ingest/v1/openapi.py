@@ -23,6 +23,7 @@ POSITION_PATTERN = "^(pending|[A-Za-z0-9._-]{1,249}:[0-9]{1,9}:[0-9]{1,18})$"
 _REF = "#/components/schemas/{model}"
 _ALWAYS = (400, 406, 429, 503)
 _OF_KNOWN = (401, 403)
+_OF_NAMES = (404,)
 _OF_BODIES = (408, 413, 415, 507)
 _NAMES = re.compile(r"{(\w+)}")
 _TEXT = """Datasets, submissions and folds of this installation.
@@ -165,7 +166,7 @@ def _answer(operation: Operation, says: Says, named: Mapping[_Key, Document]) ->
 
 def _problems(operation: Operation, named: Mapping[_Key, Document]) -> Document:
     has_body = operation.body is not None or operation.multipart is not None
-    statuses = {*_ALWAYS, *operation.problems}
+    statuses = {*_ALWAYS, *operation.problems, *(_OF_NAMES if _NAMES.search(operation.path) else ())}
     statuses |= {*(_OF_KNOWN if operation.roles is not None else ()), *(_OF_BODIES if has_body else ())}
     content = {MEDIA_TYPE: {"schema": named[Problem, "serialization"]}}
     return {

@@ -84,7 +84,7 @@ OPERATIONS = (
         roles=RUNNERS,
         query=OpenQuery,
         answers={200: Says("The offsets of the requests that nobody has begun.", Open)},
-        problems=(404, 503),
+        problems=(503,),
         example={"path": {"queue": "H"}, "query": {"from": 0, "limit": 100}},
     ),
 )

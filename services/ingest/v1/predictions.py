@@ -128,7 +128,7 @@ OPERATIONS = (
                 {"Datarun-Attempt": "The attempt they are of.", "Datarun-Shape": "Their shape, such as 75,3."},
             )
         },
-        problems=(404, 409),
+        problems=(409,),
         example={"path": {"fold_id": 1, "part": "test"}, "query": {"format": "json"}},
     ),
 )

@@ -216,7 +216,7 @@ OPERATIONS = (
         roles=ORGANISERS,
         body=NewSplit,
         answers={202: Says("It is accepted, or was before with the same parameters.", SplitTask)},
-        problems=(404, 409, 422),
+        problems=(409, 422),
         takes_key=True,
         example={"path": {"dataset_id": 1}, "body": {"held_out_test": 0.5}},
     ),

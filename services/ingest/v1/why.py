@@ -96,7 +96,6 @@ OPERATIONS = (
         summary="Ask why a fold is not done",
         tag="folds",
         answers={200: Says("Where it stands and why.", Why)},
-        problems=(404,),
         example={"path": {"fold_id": 1}},
     ),
 )
