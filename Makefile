@@ -22,8 +22,8 @@ demo: setup ## Train one submission on four folds, on a real Kafka and a real Po
 up: setup ## Run the whole stack here until Ctrl-C
 	@exec $(BIN)/datarun up
 
-test: setup ## Run every test
-	@$(BIN)/python -m pytest
+test: setup ## Run every test, two files at a time: most of them wait for something
+	@$(BIN)/python -m pytest -n 2 --dist loadfile
 
 faults: setup ## Kill and stop runners, projectors and brokers, and look at what is left
 	@$(BIN)/python -m pytest tests/faults
