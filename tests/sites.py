@@ -18,7 +18,7 @@ from datarun.events import Blob, DataSplit, Event, FoldTested, Split
 from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
 from datarun.topics import Catalogue
-from tests.gateways import USER, Gateway, fold_body, running_gateway, wait_until
+from tests.gateways import USER, Gateway, fold_body, query, running_gateway, wait_until
 from tests.histories import run_event
 from tests.projecting import Installation
 
@@ -74,6 +74,11 @@ class Site:
         answer = self.gateway.post("submissionfold/", fold_body(number, submission or number, raw_data_id, **fields))
         assert answer.status_code == 201, answer.text
         return number
+
+    def give_to(self, username: str, submission: int) -> None:
+        """Have a submission be another account's, whoever asked for its folds."""
+        statement = "update intake.submission set submitted_by = %s where submission_id = %s"
+        query(self.installation.postgres_url, statement, username, submission)
 
     def append(self, *events: Event) -> None:
         """Append events, and wait until they are projected."""

@@ -36,24 +36,13 @@ def find(cursor: Cursor, fold_id: int) -> AskedFold | None:
     return AskedFold(*row) if row else None
 
 
-def is_own(cursor: Cursor, username: str, *, fold_id: int, submission_id: int) -> bool:
-    """Tell whether nobody else asked for this fold, or for another of its submission."""
-    cursor.execute(
-        """
-        select not exists (
-            select from intake.fold where (fold_id = %s or submission_id = %s) and requested_by <> %s)""",
-        (fold_id, submission_id, username),
-    )
-    row = cursor.fetchone()
-    return bool(row and row[0])
-
-
 def own(cursor: Cursor, username: str, ids: Sequence[int]) -> set[int]:
-    """Return those of some folds that an account asked for."""
+    """Return those of some folds whose submission an account sent first."""
     cursor.execute(
         """
-        select fold_id from intake.fold where fold_id = any(%(ids)s::integer[]) and requested_by = %(by)s
-        union select fold_id from rm.fold where fold_id = any(%(ids)s::integer[]) and requested_by = %(by)s""",
+        with owned as (select submission_id from intake.submission where submitted_by = %(by)s)
+        select fold_id from intake.fold join owned using (submission_id) where fold_id = any(%(ids)s::integer[])
+        union select fold_id from rm.fold join owned using (submission_id) where fold_id = any(%(ids)s::integer[])""",
         {"ids": list(ids), "by": username},
     )
     return {fold_id for (fold_id,) in cursor.fetchall()}

@@ -111,10 +111,9 @@ _SUBMISSIONS = f"""
     left join rm.submission s using (submission_id)
     left join intake.submission c using (submission_id)
     order by submission_id"""  # noqa: S608 - constants
-_OWN = """and exists (
-    select from rm.fold f where f.submission_id = submission.submission_id and f.requested_by = %(only_of)s)"""
-_OWN_CLAIMS = """and exists (
-    select from intake.fold f where f.submission_id = submission.submission_id and f.requested_by = %(only_of)s)"""
+# Whoever sent a submission first owns it.
+_OWN = "and submission_id in (select submission_id from intake.submission where submitted_by = %(only_of)s)"
+_OWN_CLAIMS = "and submitted_by = %(only_of)s"
 
 
 def list_datasets(cursor: Cursor, *, after: int, limit: int) -> list[ListedDataset]:

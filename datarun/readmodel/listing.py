@@ -24,6 +24,8 @@ class Wanted:
     submission_id: int | None = None
     priority: str | None = None
     requested_by: str | None = None
+    owner: str | None = None
+    """Who sent the submission first: it stays theirs, whoever asked for the newest attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class ListedFold:
     sandbox_level: int | None
     fetched: bool
     replaced: bool
+    owner: str
 
     @property
     def is_current(self) -> bool:
@@ -93,6 +96,7 @@ class ListedFold:
             (wanted.submission_id, self.submission_id),
             (wanted.priority, self.priority),
             (wanted.requested_by, self.requested_by),
+            (wanted.owner, self.owner),
         )
         return all(asked is None or asked == found for asked, found in pairs)
 
@@ -135,6 +139,7 @@ def _columns(*, without: tuple[str, ...] = ()) -> str:
                 select from intake.fetch_claim taken
                 where taken.fold_id = asked.fold_id and taken.attempt = {_ATTEMPT} and taken.claimed_until > now()))""",
             f"coalesce({_VERSION} < greatest(seen.version, claimed.version, 0), false)",
+            f"coalesce(claimed.submitted_by, {_asked('requested_by')})",
         ]
     )
 
@@ -166,6 +171,7 @@ _WAITING = (
     f"run_rank between 1 and 3 and run_rank = {int(Rank.LOST)}",
 )
 _COMMON = ("raw_data_id", "submission_id", "priority", "requested_by")
+_OWNED = "submission_id in (select submission_id from intake.submission where submitted_by = %(owner)s)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +184,7 @@ class Listed:
 
 def list_folds(cursor: Cursor, wanted: Wanted, *, after: int, limit: int) -> Listed:
     """Return the wanted folds that follow a number, replaced ones included."""
-    values = {name: getattr(wanted, name) for name in (*_COMMON, "cause")}
+    values = {name: getattr(wanted, name) for name in (*_COMMON, "cause", "owner")}
     cursor.execute(_page(wanted), {**values, "after": after, "limit": limit})
     found = [ListedFold(*row) for row in cursor.fetchall()]
     return Listed([fold for fold in found if fold.fits(wanted)], found[-1].fold_id if len(found) == limit else None)
@@ -199,15 +205,18 @@ def find_folds(cursor: Cursor, ids: Sequence[int]) -> list[ListedFold]:
 
 def _page(wanted: Wanted) -> str:
     common = [f"{name} = %({name})s" for name in _COMMON if getattr(wanted, name) is not None]
+    if wanted.owner is not None:
+        common.append(_OWNED)
     projected = ["fold_id > %(after)s", "request_attempt > 0", *common]
     if wanted.cause is not None:
         projected.append("cause = %(cause)s and run_attempt >= request_attempt")
-    # In the order of an expression, or Postgres would walk through all folds by number to find the few that wait.
-    order = "fold_id + 0" if wanted.state == State.TODO else "fold_id"
+    # In the order of an expression, or Postgres would walk through all folds by number to find the few that wait, or
+    # are somebody's.
+    order = "fold_id + 0" if wanted.state == State.TODO or wanted.owner is not None else "fold_id"
     parts = [_candidates("rm.fold", [*projected, state], order=order) for state in _states(wanted.state)]
     claimed = ["c.fold_id > %(after)s", *common]
     if wanted.cause is None and wanted.state is None:
-        parts.append(_candidates("intake.fold c", claimed))
+        parts.append(_candidates("intake.fold c", claimed, order=order))
     elif wanted.state == State.TODO and wanted.cause is None:
         # What only the write side knows waits: for its split, for the log, or since a moment for the projection.
         parts.append(_candidates("intake.fold c", [*claimed, _RECENT, _UNPROJECTED]))

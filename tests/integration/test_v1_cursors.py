@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from datarun.events import FoldFailed, FoldStarted, FoldTested
-from tests.gateways import USER, query, wait_until
+from tests.gateways import USER, wait_until
 from tests.histories import cancelled, run_event
 from tests.sites import Site, running_site
 
@@ -116,9 +116,7 @@ def test_a_client_may_wait_for_news(site: Site) -> None:
 def test_participants_hear_of_their_own_folds_alone(site: Site) -> None:
     """By their cursors and by the stream; and a cursor of the same name is another account's own."""
     own, other = site.fold(), site.fold()
-    for table in ("rm", "intake"):
-        statement = f"update {table}.fold set requested_by = 'participant' where fold_id = %s"  # noqa: S608 - two names
-        query(site.installation.postgres_url, statement, own)
+    site.give_to("participant", own)
     site.append(run_event(FoldTested, own), run_event(FoldTested, other))
     assert news(site, "mine", role="participant") == [own]
     headers = {"Authorization": f"Bearer {site.token('participant')}"}

@@ -21,7 +21,7 @@ from datarun.readmodel.listing import ListedFold
 from services.ingest import folds
 from services.ingest.commands import FORCES, PRIORITIES, Force, RequestFold
 from services.ingest.gateway import POSITION, Gateway
-from services.ingest.refusals import Refusal, detail, forbidden, not_found
+from services.ingest.refusals import Refusal, detail, not_found
 from services.ingest.v1.folds import State
 from services.ingest.v1.idempotency import Key, answer_once
 from services.ingest.v1.inputs import Nothing
@@ -89,11 +89,7 @@ async def create_fold(call: Call[Nothing, RequestedFold]) -> web.StreamResponse:
     asked = await gateway.compute(lambda: _command(body))
 
     def around(work: folds.Work) -> folds.Work:
-        def owned(cursor: Cursor) -> Claimed:
-            _check_owner(cursor, call.only_of, body)
-            return work(cursor)
-
-        return key.around(owned, lambda claim: (201, _told(claim[0])))
+        return key.around(work, lambda claim: (201, _told(claim[0])))
 
     async def accept() -> web.StreamResponse:
         event, position = await folds.accept_fold(gateway, asked, call.account, around=around)
@@ -181,12 +177,6 @@ def run_again(
 def _must_have_ended(fold: ListedFold) -> None:
     if not fold.has_ended:
         raise Refusal(409, {"detail": f"Fold {fold.fold_id} has not ended.", "state": fold.state.value})
-
-
-def _check_owner(cursor: Cursor, only_of: str | None, body: RequestedFold) -> None:
-    """Raise Refusal when a participant touches what another asked for."""
-    if only_of is not None and not repeats.is_own(cursor, only_of, fold_id=body.id, submission_id=body.submission_id):
-        raise forbidden()
 
 
 def _command(body: RequestedFold) -> RequestFold:

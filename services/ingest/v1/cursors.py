@@ -128,7 +128,7 @@ async def _folds(call: Call[NewQuery, None], ended: list[_Ended]) -> list[Fold]:
     """Return the folds whose newest attempt ended so, each once."""
     latest = {one.event.fold_id: one.event for one in ended}
     folds = await call.gateway.database.run(lambda cursor: listing.find_folds(cursor, list(latest)))
-    seen = [fold for fold in folds if call.only_of in (None, fold.requested_by)]
+    seen = [fold for fold in folds if call.only_of in (None, fold.owner)]
     return [Fold(**shown(fold)) for fold in seen if _is_how_it_ended(fold, latest[fold.fold_id])]
 
 

@@ -89,17 +89,15 @@ FoldPage = Page[Fold]
 async def list_folds(call: Call[FoldFilter, None]) -> web.StreamResponse:
     """Return a page of folds."""
     query = call.query
-    only_of = call.only_of
     wanted = Wanted(
         state=query.state,
         cause=query.cause,
         raw_data_id=query.dataset_id,
         submission_id=query.submission_id,
         priority=query.priority,
-        requested_by=only_of if query.requested_by is None else query.requested_by,
+        requested_by=query.requested_by,
+        owner=call.only_of,
     )
-    if only_of is not None and wanted.requested_by != only_of:
-        return page_answer(call.request, FoldPage, [], after=None)
     found = await call.gateway.database.run(
         lambda cursor: listing.list_folds(cursor, wanted, after=query.after, limit=query.limit)
     )
@@ -115,7 +113,7 @@ async def find(call: Call[Any, Any]) -> ListedFold:
     """Return the fold of a path, if who asks may see it; raises Refusal."""
     fold_id = call.path["fold_id"]
     fold = await call.gateway.database.run(lambda cursor: listing.find_fold(cursor, fold_id))
-    if fold is None or call.only_of not in (None, fold.requested_by):
+    if fold is None or call.only_of not in (None, fold.owner):
         raise not_found()
     return fold
 
