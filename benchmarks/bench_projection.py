@@ -47,6 +47,7 @@ from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
 from datarun.projection import rebuild
 from datarun.projection.share import Ground
+from datarun.projection.verify import verify
 from datarun.readmodel.schema import create_read_model, drop_read_model
 from datarun.stack.kafka import local_kafka
 from datarun.stack.postgres import local_postgres
@@ -196,8 +197,9 @@ def rebuild_rate(kafka: str, url: str, prefix: str, *, jobs: int) -> tuple[float
     ground = Ground(partial(KafkaLog, kafka), partial(connect, url), Catalogue(prefix), "rm_next")
     # Measured here even where a rebuild of this size would not start processes.
     rebuild.WORTH_PROCESSES = 0
-    outcome = rebuild.Rebuild(ground, jobs=jobs, progress=lambda *_: None).run(fresh=True)
-    return outcome.applied / outcome.seconds, outcome.equal
+    work = rebuild.Rebuild(ground, jobs=jobs, progress=lambda *_: None)
+    work.build(fresh=True)
+    return work.applied / work.seconds, verify(work).equal
 
 
 def copy_rate(url: str) -> float:

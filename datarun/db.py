@@ -32,7 +32,8 @@ def connect(url: str, *, application: str = "datarun") -> Connection:
 def upgrade(url: str) -> None:
     """Bring the intake schema to its newest version and make the read model if it is missing or of another version.
 
-    A read model of another version is dropped: its offsets go with it, so the projector makes it again from the log.
+    A read model of another version gives way to one that was rebuilt beside it; without such a one it is dropped, and
+    its offsets with it, so that the projector makes it again from the log.
     """
     connection = connect(url, application="datarun-upgrade")
     try:
@@ -88,10 +89,13 @@ def _migrate(url: str) -> None:
 
 
 def _remake_read_model(connection: Connection) -> None:
-    from datarun.readmodel.schema import create_read_model, drop_read_model  # noqa: PLC0415 - needs SQLAlchemy
+    from datarun.readmodel import schema  # noqa: PLC0415 - needs SQLAlchemy
 
-    drop_read_model(connection, schema="rm")
-    create_read_model(connection)
+    if schema.version_of(connection, readmodel.NEXT) == readmodel.VERSION:
+        schema.put_in_place(connection, readmodel.NEXT, kept_as=readmodel.OLD)
+    else:
+        schema.drop_read_model(connection, schema=readmodel.SCHEMA)
+        schema.create_read_model(connection)
 
 
 def _driver_url(url: str) -> str:

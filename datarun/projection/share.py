@@ -33,22 +33,29 @@ class Ground:
 
 def project_share(ground: Ground, start: Offsets, until: Offsets) -> int:
     """Apply the records of some partitions from `start` up to `until` and return how many there were."""
+    with opened(ground) as (event_log, connection), _uncollected():
+        return project(ground, event_log, connection, start, until)
+
+
+def project(ground: Ground, event_log: EventLog, connection: Connection, start: Offsets, until: Offsets) -> int:
+    """Do the same with a log and a database that are open."""
+    return sum(
+        apply_over_holes(
+            batch, connection, catalogue=ground.catalogue, open_log=lambda: event_log, schema=ground.schema
+        ).count
+        for batch in _batches(event_log, start, until)
+    )
+
+
+@contextmanager
+def opened(ground: Ground) -> Iterator[tuple[EventLog, Connection]]:
+    """Yield a log to read and a database to write, closed in the end."""
     event_log, connection = ground.open_log(), ground.open_database()
     try:
         with connection, connection.cursor() as cursor:
             # As in the projector: what a crash of Postgres takes, it takes with its offsets.
             cursor.execute("set synchronous_commit = off")
-        with _uncollected():
-            return sum(
-                apply_over_holes(
-                    batch,
-                    connection,
-                    catalogue=ground.catalogue,
-                    open_log=lambda: event_log,
-                    schema=ground.schema,
-                ).count
-                for batch in _batches(event_log, start, until)
-            )
+        yield event_log, connection
     finally:
         connection.close()
         event_log.close()
