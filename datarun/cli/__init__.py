@@ -13,6 +13,7 @@ from datarun.cli import (
     doctor,
     events,
     fold,
+    intake,
     projection,
     schemas,
     services,
@@ -41,6 +42,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(events.app, name="events")
 app.add_typer(fold.app, name="fold")
+app.add_typer(intake.app, name="intake")
 app.add_typer(projection.app, name="projection")
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(token.app, name="token")

@@ -41,12 +41,13 @@ def status(
 ) -> None:
     """Show the read models there are: their version, what they hold and how far behind the log they are."""
     from datarun.cli.projection_report import show_status
+    from datarun.cli.servers import database_errors, ground
     from datarun.projection.share import opened
     from datarun.projection.status import status as read_status
 
-    ground = _ground(folder, kafka, postgres, topic_prefix, schema=SCHEMA)
-    with _database_errors(), opened(ground) as (event_log, connection):
-        show_status(read_status(connection, event_log, catalogue=ground.catalogue))
+    live = ground(folder, kafka, postgres, topic_prefix, schema=SCHEMA)
+    with database_errors(), opened(live) as (event_log, connection):
+        show_status(read_status(connection, event_log, catalogue=live.catalogue))
 
 
 @app.command()
@@ -63,7 +64,7 @@ def rebuild(
     """Project the whole log into another schema and compare it with the live one; interrupted, it goes on."""
     from datarun.projection.verify import verify as compare
 
-    with _work(_ground(folder, kafka, postgres, topic_prefix, schema=schema), jobs, "rebuilding") as work:
+    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), jobs, "rebuilding") as work:
         work.build(fresh=fresh)
         verdict = compare(work)
     _conclude(work, verdict)
@@ -81,7 +82,7 @@ def verify(
     """Compare the checksums of every table at equal offsets; exit with 1 when they differ."""
     from datarun.projection.verify import verify as compare
 
-    with _work(_ground(folder, kafka, postgres, topic_prefix, schema=schema), JOBS, "catching up") as work:
+    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), JOBS, "catching up") as work:
         verdict = compare(work)
     _conclude(work, verdict)
 
@@ -101,7 +102,7 @@ def diff(
     from datarun.cli.projection_report import show_differences
     from datarun.projection.verify import differ
 
-    with _work(_ground(folder, kafka, postgres, topic_prefix, schema=schema), JOBS, "catching up") as work:
+    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), JOBS, "catching up") as work:
         found = differ(work, limit=limit)
     show_differences(found, schema, as_json=json)
     if found:
@@ -124,7 +125,7 @@ def swap(
     from datarun.cli.projection_report import show_swapped
     from datarun.projection.swap import swap as put_in_place
 
-    with _work(_ground(folder, kafka, postgres, topic_prefix, schema=schema), JOBS, "catching up") as work:
+    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), JOBS, "catching up") as work:
         swapped = put_in_place(work, accept_differences=accept_differences)
     show_swapped(swapped, f"{schema} is live; the one before it is {OLD}")
 
@@ -141,44 +142,27 @@ def rollback(
     from datarun.cli.projection_report import show_swapped
     from datarun.projection.swap import roll_back
 
-    with _work(_ground(folder, kafka, postgres, topic_prefix, schema=OLD), JOBS, "catching up") as work:
+    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=OLD), JOBS, "catching up") as work:
         swapped = roll_back(work)
     show_swapped(swapped, f"{OLD} is live again; the one it replaced is {NEXT}")
 
 
-def _ground(folder: Path, kafka: str | None, postgres: str | None, topic_prefix: str | None, *, schema: str) -> Ground:
-    from functools import partial
+def _beside(folder: Path, kafka: str | None, postgres: str | None, topic_prefix: str | None, *, schema: str) -> Ground:
+    from datarun.cli.servers import ground
 
-    from datarun.db import connect
-    from datarun.log.kafka import KafkaLog
-    from datarun.projection.share import Ground
-    from datarun.settings import load_settings
-
-    settings = load_settings(folder, kafka=kafka, postgres_url=postgres, topic_prefix=topic_prefix)
-    return Ground(partial(KafkaLog, settings.brokers), partial(connect, settings.postgres), settings.catalogue, schema)
+    if schema == SCHEMA:
+        raise typer.BadParameter("that is the live read model; build beside it", param_hint="--schema")
+    return ground(folder, kafka, postgres, topic_prefix, schema=schema)
 
 
 @contextmanager
 def _work(ground: Ground, jobs: int, doing: str) -> Iterator[Rebuild]:
     from datarun.cli.projection_report import bar
+    from datarun.cli.servers import database_errors
     from datarun.projection.rebuild import Rebuild
 
-    if ground.schema == SCHEMA:
-        raise typer.BadParameter("that is the live read model; build beside it", param_hint="--schema")
-    with _database_errors(), bar(doing) as progress:
+    with database_errors(), bar(doing) as progress:
         yield Rebuild(ground, jobs=jobs, progress=progress)
-
-
-@contextmanager
-def _database_errors() -> Iterator[None]:
-    import psycopg2
-
-    from datarun.errors import DatabaseUnavailable
-
-    try:
-        yield
-    except psycopg2.OperationalError as error:
-        raise DatabaseUnavailable(f"the database did not answer: {error}".strip()) from error
 
 
 def _conclude(work: Rebuild, verdict: Verdict) -> None:

@@ -230,7 +230,7 @@ def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
     )
 
 
-def record_fold(cursor: Cursor, event: FoldRequested, *, request_digest: str, entry: Entry) -> Queued:
+def record_fold(cursor: Cursor, event: FoldRequested, *, entry: Entry) -> Queued:
     """Record an accepted attempt of a fold, and its event."""
     claim = cursor.mogrify(
         """
@@ -253,7 +253,7 @@ def record_fold(cursor: Cursor, event: FoldRequested, *, request_digest: str, en
             blob_name(event.train_is),
             blob_name(event.test_is),
             event.task_id,
-            request_digest,
+            event.request_digest,
             event.requested_by,
         ),
     )

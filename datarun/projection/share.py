@@ -43,7 +43,7 @@ def project(ground: Ground, event_log: EventLog, connection: Connection, start: 
         apply_over_holes(
             batch, connection, catalogue=ground.catalogue, open_log=lambda: event_log, schema=ground.schema
         ).count
-        for batch in _batches(event_log, start, until)
+        for batch in batches(event_log, start, until)
     )
 
 
@@ -71,7 +71,8 @@ def _uncollected() -> Iterator[None]:
         gc.enable()
 
 
-def _batches(event_log: EventLog, start: Offsets, until: Offsets) -> Iterator[list[StoredRecord]]:
+def batches(event_log: EventLog, start: Offsets, until: Offsets) -> Iterator[list[StoredRecord]]:
+    """Yield the records of some partitions from `start` up to `until`, thousands at a time."""
     batch: list[StoredRecord] = []
     size = 0
     for records in event_log.read(start, until_end=True):
