@@ -27,6 +27,8 @@ from datarun.readmodel.schema import put_in_place, version_of
 
 LOCK_SECONDS = 5.0
 """So long a projector's transaction may take before a swap gives up; no projector can begin another meanwhile."""
+HELD_SECONDS = 10.0
+"""A swap that is stopped while it holds the projection loses it after so long; nothing is changed then."""
 
 
 class Different(DatarunError):
@@ -86,7 +88,8 @@ def _exchange(rebuild: Rebuild, connection: Connection, *, kept_as: str, verdict
 def _held(connection: Connection) -> Iterator[float]:
     """Keep the live projection from going on until the block commits or raises; yield when that began."""
     with connection, connection.cursor() as cursor:
-        cursor.execute("set local lock_timeout = %s", (f"{LOCK_SECONDS}s",))
+        limits = "set local lock_timeout = %s; set local idle_in_transaction_session_timeout = %s"
+        cursor.execute(limits, (f"{LOCK_SECONDS}s", f"{HELD_SECONDS}s"))
         started = time.monotonic()
         try:
             cursor.execute(in_schema(TAKE_AWAY, SCHEMA))
