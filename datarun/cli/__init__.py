@@ -7,6 +7,7 @@ import sys
 import typer
 
 from datarun.cli import (
+    as_of,
     db,
     demo,
     deploy,

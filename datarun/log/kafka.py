@@ -103,6 +103,13 @@ class KafkaLog:
         """Return, for every partition of the topics, the first offset that is kept."""
         return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
+    def offsets_after(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """Return, for every partition, the offset of the first record later than a moment; its end without one."""
+        # In this order: what is appended between the two answers is later than the moment, and has an offset.
+        ends = self.end_offsets(topics)
+        later = self._offsets(topics, OffsetSpec.for_timestamp(timestamp_ms + 1))
+        return {tp: later[tp] if later[tp] >= 0 else end for tp, end in ends.items()}
+
     def _offsets(self, topics: Sequence[str], spec: OffsetSpec) -> dict[TopicPartition, int]:
         try:
             wanted = [KafkaTopicPartition(topic, n) for topic in topics for n in range(self._partitions_of(topic))]
