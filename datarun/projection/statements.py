@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from datarun.lifecycle import FIRST_TERMINAL
+from datarun.projection.text import json_text
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -25,6 +26,24 @@ STAY = "select pg_advisory_xact_lock_shared(hashtext('datarun.swap.{schema}'))"
 
 TAKE_AWAY = "select pg_advisory_xact_lock(hashtext('datarun.swap.{schema}'))"
 """Waits for the projectors of a schema to end their transactions, and keeps them from beginning others."""
+
+BLANK_FOLD = dict.fromkeys(
+    (
+        "request_attempt", "request_delivery", "run_attempt", "run_delivery", "run_rank", "train_time",
+        "train_cpu_time", "train_memory", "validation_time", "test_time", "test_cpu_time", "test_memory",
+        "fetched_attempt",
+    ),
+    0,
+)  # fmt: skip
+"""What the columns of a fold are that no register has filled yet and that are never null."""
+
+NEW_FOLDS = f"""
+insert into "{{schema}}".fold
+select * from json_populate_recordset(
+    json_populate_record(null::"{{schema}}".fold, '{json_text(BLANK_FOLD)}'), %s::json)
+on conflict do nothing returning fold_id
+"""  # noqa: S608 - constants
+"""Folds that nothing is known of, whole: one row at once, not one for each register."""
 
 LOCK_OFFSETS = f"""{STAY};
 select topic, partition, next_offset from "{{schema}}".projection_offset
