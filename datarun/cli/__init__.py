@@ -35,6 +35,7 @@ app = typer.Typer(
     # The boxed help imports half of rich: 0.3 s for a help text.
     rich_markup_mode=None,
 )
+app.command("as-of")(as_of.as_of)
 for command in (demo.demo, doctor.doctor, stack.up, stack.status, stack.down, stack.prepare):
     app.command()(command)
 for name in services.MODULES:

@@ -24,8 +24,8 @@ from datarun.projection.offsets import Gap, read_offsets
 from datarun.projection.share import Ground, project
 from datarun.projection.statements import BLANK_FOLD
 from datarun.readmodel.schema import create_read_model, drop_read_model
-from tests.histories import CATALOGUE, NEIGHBOURS, Log, heartbeat, logs, partition_of, requested, run_event, tables
 from datarun.readmodel.tables import metadata
+from tests.histories import CATALOGUE, NEIGHBOURS, Log, heartbeat, logs, partition_of, requested, run_event, tables
 from tests.readmodel_dump import dump
 
 
