@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
+from psycopg2.errors import LockNotAvailable
 from psycopg2.extensions import connection as Connection
 
 from datarun.errors import DatarunError
@@ -23,7 +24,11 @@ from datarun.topics import PROJECTED
 WORTH_PROCESSES = 300_000
 """Below so many records starting processes takes longer than they save."""
 REPORT_SECONDS = 0.2
-_ALONE = "select pg_try_advisory_lock(hashtext('datarun.projection.maintenance'))"
+ALONE_SECONDS = 2
+"""A command that was killed lets go as soon as Postgres notices."""
+_ALONE = (
+    f"set local lock_timeout = '{ALONE_SECONDS}s'; select pg_advisory_lock(hashtext('datarun.projection.maintenance'))"
+)
 
 Progress = Callable[[int, int], None]
 """Told how many records are projected and how many there are to project."""
@@ -73,9 +78,10 @@ class Rebuild:
         connection = self.ground.open_database()
         try:
             with connection, connection.cursor() as cursor:
-                cursor.execute(_ALONE)
-                if cursor.fetchone() != (True,):
-                    raise UnderWay
+                try:
+                    cursor.execute(_ALONE)
+                except LockNotAvailable as error:
+                    raise UnderWay from error
             yield connection
         finally:
             connection.close()

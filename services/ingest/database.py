@@ -117,7 +117,9 @@ class Database:
             raise DatabaseUnavailable(f"Postgres does not answer: {error}") from error
 
     def _connect(self) -> Connection:
-        self._local.connection = connection = connect(self._url, application="datarun-gateway", idle_seconds=IDLE_SECONDS)
+        self._local.connection = connection = connect(
+            self._url, application="datarun-gateway", idle_seconds=IDLE_SECONDS
+        )
         return connection
 
     def _work(
