@@ -17,6 +17,8 @@ from datarun.events import Blob, Dataset, FoldRequested, NamedBlob, Split
 from datarun.intake.outbox import Entry, Queued, add
 
 SPECIFIC = "specific.py"
+UNKNOWN_DIGEST = ""
+"""Of requests from before events named it, or from producers that are no gateway."""
 
 _DATASET_LOCK, _SUBMISSION_LOCK, _FOLD_LOCK = 1_885_001, 1_885_002, 1_885_003
 
@@ -253,7 +255,7 @@ def record_fold(cursor: Cursor, event: FoldRequested, *, entry: Entry) -> Queued
             blob_name(event.train_is),
             blob_name(event.test_is),
             event.task_id,
-            event.request_digest,
+            event.request_digest or UNKNOWN_DIGEST,
             event.requested_by,
         ),
     )

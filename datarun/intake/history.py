@@ -13,15 +13,13 @@ from typing import Any, TypeVar
 from datarun.envelope import check_route, decode
 from datarun.errors import Rejected
 from datarun.events import DataUploaded, Event, FoldCancelled, FoldRequested, SplitRequested
-from datarun.intake.claims import blob_name, files_digest
+from datarun.intake.claims import UNKNOWN_DIGEST, blob_name, files_digest
 from datarun.log import StoredRecord
 from datarun.projection.columns import moment
 from datarun.topics import Catalogue
 
 Row = dict[str, Any]
 K = TypeVar("K", bound=Hashable)
-UNKNOWN_DIGEST = ""
-"""Of requests from before events named it, or from producers that are no gateway."""
 
 
 @dataclass(slots=True)
