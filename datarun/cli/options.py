@@ -12,4 +12,3 @@ Kafka = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The broker
 Postgres = Annotated[str | None, typer.Option(metavar="URL", help="The database, instead of the folder's.")]
 TopicPrefix = Annotated[str | None, typer.Option(help="What the topics' names begin with.")]
 DEFAULT_FOLDER = Path(".datarun")
-Postgres = Annotated[str | None, typer.Option(metavar="URL", help="The database, instead of the folder's.")]

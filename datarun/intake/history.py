@@ -31,6 +31,8 @@ class History:
     submissions: dict[int, Row] = field(default_factory=dict)
     folds: dict[int, Row] = field(default_factory=dict)
     cancellations: dict[tuple[int, int], Row] = field(default_factory=dict)
+    owners: dict[int, tuple[int, datetime, str]] = field(default_factory=dict)
+    """Of submissions: the first version that was asked for, when and by whom."""
 
 
 def read_history(records: Iterable[StoredRecord], *, catalogue: Catalogue) -> History:
@@ -88,6 +90,8 @@ def _fold(history: History, event: FoldRequested, at: datetime) -> None:
         "accepted_at": at,
     }
     _keep(history.submissions, event.submission_id, submission, by="version")
+    told = (event.submission_version, at, event.requested_by)
+    history.owners[event.submission_id] = min(told, history.owners.get(event.submission_id, told))
     row = {
         "fold_id": event.fold_id,
         "attempt": event.attempt,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
@@ -54,6 +55,11 @@ on conflict (fold_id) do update set
     requested_by = excluded.requested_by, accepted_at = excluded.accepted_at
 where excluded.attempt > kept.attempt
 """
+_OWNERS = """
+update intake.submission as kept set submitted_by = told.submitted_by
+from json_populate_recordset(null::intake.submission, %s::json) as told
+where kept.submission_id = told.submission_id and kept.submitted_by is null
+"""
 _CANCELLATIONS = """
 insert into intake.cancellation select * from json_populate_recordset(null::intake.cancellation, %s::json)
 on conflict do nothing
@@ -67,6 +73,9 @@ select count(*) from pg_locks
 where locktype = 'advisory' and classid = %s::oid and objsubid = 2 and granted
   and database = (select oid from pg_database where datname = current_database())
 """
+
+
+Owners = dict[int, tuple[int, datetime, str]]
 
 
 class GatewaysRunning(DatarunError):
@@ -96,12 +105,15 @@ def rebuild(ground: Ground, *, progress: Callable[[int, int], None]) -> Recovere
         # A dataset's rows come before the splits of it: partition by partition nothing is said of other topics.
         ends = [event_log.end_offsets([ground.catalogue.full_name(topic)]) for topic in SOURCES]
         total = sum(sum(end.values()) for end in ends)
+        owners: Owners = {}
         for end in ends:
             for batch in batches(event_log, dict.fromkeys(end, 0), end):
-                _write(connection, read_history(batch, catalogue=ground.catalogue))
+                history = read_history(batch, catalogue=ground.catalogue)
+                _write(connection, history)
+                owners |= {key: min(told, owners.get(key, told)) for key, told in history.owners.items()}
                 done += len(batch)
                 progress(done, total)
-        return Recovered(done, time.monotonic() - started, *_finish(connection))
+        return Recovered(done, time.monotonic() - started, *_finish(connection, owners))
 
 
 def _check_alone(connection: Connection) -> None:
@@ -125,9 +137,11 @@ def _write(connection: Connection, history: History) -> None:
                 cursor.execute(statement, (json_text(rows),))
 
 
-def _finish(connection: Connection) -> list[int]:
-    """Let new datasets get ids after the known ones, and count."""
+def _finish(connection: Connection, owners: Owners) -> list[int]:
+    """Say whose submissions are, let new datasets get ids after the known ones, and count."""
+    rows = [{"submission_id": key, "submitted_by": name} for key, (_, _, name) in owners.items()]
     with connection, connection.cursor() as cursor:
+        cursor.execute(_OWNERS, (json_text(rows),))
         cursor.execute(_IDS)
         return [_count(cursor, table) for table in ("dataset", "submission", "fold", "cancellation")]
 
