@@ -16,12 +16,14 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 from psycopg2 import Error
 from psycopg2.extensions import connection as Database
 
@@ -47,6 +49,7 @@ from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
 from datarun.projection import rebuild
 from datarun.projection.share import Ground
+from datarun.projection.verify import verify
 from datarun.readmodel.schema import create_read_model, drop_read_model
 from datarun.stack.kafka import local_kafka
 from datarun.stack.postgres import local_postgres
@@ -191,27 +194,63 @@ def live_rate(kafka: str, url: str, prefix: str, *, count: int) -> float:
         return (now - first) / (time.perf_counter() - started)
 
 
-def rebuild_rate(kafka: str, url: str, prefix: str, *, jobs: int) -> tuple[float, bool]:
-    """Return events a second of a rebuild, and whether it equals the live read model."""
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What some work took: seconds by the clock, and of all cores, servers included."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+@contextmanager
+def measured(costs: list[Cost]) -> Iterator[None]:
+    """Add what the block took; servers and workers are children of this process."""
+    started, cpu = time.perf_counter(), _cpu_seconds()
+    yield
+    costs.append(Cost(time.perf_counter() - started, _cpu_seconds() - cpu))
+
+
+def _cpu_seconds() -> float:
+    this = psutil.Process()
+    total = 0.0
+    for process in (this, *this.children(recursive=True)):
+        with suppress(psutil.Error):
+            times = process.cpu_times()
+            total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def rebuild_cost(kafka: str, url: str, prefix: str, *, jobs: int) -> tuple[Cost, bool]:
+    """Return what a rebuild took, and whether it equals the live read model."""
     ground = Ground(partial(KafkaLog, kafka), partial(connect, url), Catalogue(prefix), "rm_next")
     # Measured here even where a rebuild of this size would not start processes.
     rebuild.WORTH_PROCESSES = 0
-    outcome = rebuild.Rebuild(ground, jobs=jobs, progress=lambda *_: None).run(fresh=True)
-    return outcome.applied / outcome.seconds, outcome.equal
+    work = rebuild.Rebuild(ground, jobs=jobs, progress=lambda *_: None)
+    costs: list[Cost] = []
+    with measured(costs):
+        work.build(fresh=True)
+    return costs[0], verify(work).equal
 
 
-def copy_rate(url: str) -> float:
-    """Return rows a second of a raw COPY of the same folds into an empty table with the same indexes."""
-    database, rows = connect(url), io.StringIO()
+def copy_cost(url: str) -> Cost:
+    """Return what a raw COPY of the same folds into an empty table with the same indexes took."""
+    database, rows, costs = connect(url), io.StringIO(), list[Cost]()
     with database, database.cursor() as cursor:
         cursor.copy_expert("copy rm.fold to stdout", rows)
         create_read_model(database, schema="rm_copy")
     rows.seek(0)
-    started = time.perf_counter()
-    with database, database.cursor() as cursor:
+    with measured(costs), database, database.cursor() as cursor:
         cursor.copy_expert("copy rm_copy.fold from stdin", rows)
-        count = cursor.rowcount
-    return count / (time.perf_counter() - started)
+    with database:
+        drop_read_model(database, schema="rm_copy")
+    database.close()
+    return costs[0]
+
+
+def report(name: str, cost: Cost, count: int, said: str = "") -> None:
+    """Print a line: events a second, and microseconds of all cores an event."""
+    cpu = cost.cpu_seconds / count * 1e6
+    print(f"{name:28}{count / cost.seconds:10,.0f} events/s   {cpu:6.1f} us of CPU an event   {said}", flush=True)
 
 
 def visible_seconds(kafka: str, url: str, prefix: str) -> list[float]:
@@ -259,14 +298,10 @@ def main() -> None:
         log.close()
         live = live_rate(kafka, url, "bench.", count=count)
         print(f"live projector              {live:10,.0f} events/s   ({count:,} events, {folds:,} folds)", flush=True)
-        copied = copy_rate(url)
+        report("raw COPY of the fold rows", copy_cost(url), count)
         for processes in (1, jobs):
-            rate, equal = rebuild_rate(kafka, url, "bench.", jobs=processes)
-            said = "equal" if equal else "DIFFERENT"
-            print(f"rebuild, {processes} process(es)     {rate:10,.0f} events/s   {said}", flush=True)
-        print(
-            f"raw COPY of the fold rows   {copied:10,.0f} rows/s = {copied * count / folds:,.0f} events/s", flush=True
-        )
+            cost, equal = rebuild_cost(kafka, url, "bench.", jobs=processes)
+            report(f"rebuild, {processes} process(es)", cost, count, "equal" if equal else "DIFFERENT")
         waited = visible_seconds(kafka, url, "visible.")
     marks = [waited[int(len(waited) * share)] * 1000 for share in (0.5, 0.95, 0.99)]
     print(

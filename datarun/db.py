@@ -22,17 +22,22 @@ def engine(url: str, *, pool_size: int = 8) -> Engine:
     return create_engine(_driver_url(url), pool_size=pool_size, max_overflow=0, pool_pre_ping=True, pool_timeout=5)
 
 
-def connect(url: str, *, application: str = "datarun") -> Connection:
-    """Return a psycopg2 connection; raises psycopg2.OperationalError when Postgres does not answer in 5 s."""
+def connect(url: str, *, application: str = "datarun", idle_seconds: float | None = None) -> Connection:
+    """Return a psycopg2 connection; raises psycopg2.OperationalError when Postgres does not answer in 5 s.
+
+    With `idle_seconds` a process that is stopped in a transaction loses it, and its locks, after so long.
+    """
     # libpq knows the same URL without a driver's name.
     dsn = "postgresql://" + url.partition("://")[2]
-    return psycopg2.connect(dsn, connect_timeout=5, application_name=application)
+    limit = "" if idle_seconds is None else f"-c idle_in_transaction_session_timeout={int(idle_seconds * 1000)}"
+    return psycopg2.connect(dsn, connect_timeout=5, application_name=application, options=limit)
 
 
 def upgrade(url: str) -> None:
     """Bring the intake schema to its newest version and make the read model if it is missing or of another version.
 
-    A read model of another version is dropped: its offsets go with it, so the projector makes it again from the log.
+    A read model of another version gives way to one that was rebuilt beside it; without such a one it is dropped, and
+    its offsets with it, so that the projector makes it again from the log.
     """
     connection = connect(url, application="datarun-upgrade")
     try:
@@ -88,10 +93,13 @@ def _migrate(url: str) -> None:
 
 
 def _remake_read_model(connection: Connection) -> None:
-    from datarun.readmodel.schema import create_read_model, drop_read_model  # noqa: PLC0415 - needs SQLAlchemy
+    from datarun.readmodel import schema  # noqa: PLC0415 - needs SQLAlchemy
 
-    drop_read_model(connection, schema="rm")
-    create_read_model(connection)
+    if schema.version_of(connection, readmodel.NEXT) == readmodel.VERSION:
+        schema.put_in_place(connection, readmodel.NEXT, kept_as=readmodel.OLD)
+    else:
+        schema.drop_read_model(connection, schema=readmodel.SCHEMA)
+        schema.create_read_model(connection)
 
 
 def _driver_url(url: str) -> str:

@@ -7,12 +7,14 @@ import sys
 import typer
 
 from datarun.cli import (
+    as_of,
     db,
     demo,
     deploy,
     doctor,
     events,
     fold,
+    intake,
     projection,
     schemas,
     services,
@@ -33,6 +35,7 @@ app = typer.Typer(
     # The boxed help imports half of rich: 0.3 s for a help text.
     rich_markup_mode=None,
 )
+app.command("as-of")(as_of.as_of)
 for command in (demo.demo, doctor.doctor, stack.up, stack.status, stack.down, stack.prepare):
     app.command()(command)
 for name in services.MODULES:
@@ -41,6 +44,7 @@ app.add_typer(db.app, name="db")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(events.app, name="events")
 app.add_typer(fold.app, name="fold")
+app.add_typer(intake.app, name="intake")
 app.add_typer(projection.app, name="projection")
 app.add_typer(schemas.app, name="schemas")
 app.add_typer(token.app, name="token")

@@ -8,5 +8,7 @@ from typing import Annotated
 import typer
 
 Folder = Annotated[Path, typer.Option("--dir", help="The folder of the stack, where connection.json is.")]
-DEFAULT_FOLDER = Path(".datarun")
+Kafka = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The broker, instead of the folder's.")]
 Postgres = Annotated[str | None, typer.Option(metavar="URL", help="The database, instead of the folder's.")]
+TopicPrefix = Annotated[str | None, typer.Option(help="What the topics' names begin with.")]
+DEFAULT_FOLDER = Path(".datarun")

@@ -9,7 +9,7 @@ from pydantic import Field
 from datarun.events.blobs import Blob, NamedBlob
 from datarun.events.event import Event, Fact
 from datarun.events.failures import Cause, Fault
-from datarun.events.fields import Count, Id, Log, Ordinal, Seed, Share, Text
+from datarun.events.fields import Count, Dimension, Id, Log, Ordinal, Seed, Share, Text
 
 
 class Split(Fact):
@@ -59,6 +59,8 @@ class DataUploaded(DataEvent):
     files: tuple[NamedBlob, ...]
     uploaded_by: Text
     """The account."""
+    rows: Dimension | None = None
+    """Data rows of a standard dataset's CSV, as the gateway counted them; none for what a specific.py reads."""
 
 
 class StandardSplit(Fact):

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from datarun.events.blobs import Blob, NamedBlob
 from datarun.events.data import Dataset
 from datarun.events.event import Event
-from datarun.events.fields import Count, Delivery, Id, Ordinal, Text
+from datarun.events.fields import Count, Delivery, Id, Ordinal, Sha256, Text
 
 
 class Priority(StrEnum):
@@ -51,6 +51,8 @@ class FoldRequested(FoldEvent):
     task_id: Text
     """What its user was told to recognise it by."""
     requested_by: Text
+    request_digest: Sha256 | None = None
+    """What made two requests for the fold the same; of no use to a runner."""
 
 
 class FoldCancelled(FoldEvent):

@@ -17,6 +17,8 @@ from datarun.events import Blob, Dataset, FoldRequested, NamedBlob, Split
 from datarun.intake.outbox import Entry, Queued, add
 
 SPECIFIC = "specific.py"
+UNKNOWN_DIGEST = ""
+"""Of requests from before events named it, or from producers that are no gateway."""
 
 _DATASET_LOCK, _SUBMISSION_LOCK, _FOLD_LOCK = 1_885_001, 1_885_002, 1_885_003
 
@@ -230,7 +232,7 @@ def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
     )
 
 
-def record_fold(cursor: Cursor, event: FoldRequested, *, request_digest: str, entry: Entry) -> Queued:
+def record_fold(cursor: Cursor, event: FoldRequested, *, entry: Entry) -> Queued:
     """Record an accepted attempt of a fold, and its event."""
     claim = cursor.mogrify(
         """
@@ -253,7 +255,7 @@ def record_fold(cursor: Cursor, event: FoldRequested, *, request_digest: str, en
             blob_name(event.train_is),
             blob_name(event.test_is),
             event.task_id,
-            request_digest,
+            event.request_digest or UNKNOWN_DIGEST,
             event.requested_by,
         ),
     )

@@ -88,6 +88,10 @@ class EventLog(Protocol):
         """Return, for every partition of the topics, the first offset that is kept."""
         ...
 
+    def offsets_after(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """Return, for every partition, the offset of the first record later than a moment; its end without one."""
+        ...
+
     def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         """Return the offset of the first record that is not older, or of the end; raises LogUnavailable."""
         ...

@@ -103,6 +103,13 @@ class KafkaLog:
         """Return, for every partition of the topics, the first offset that is kept."""
         return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
+    def offsets_after(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """Return, for every partition, the offset of the first record later than a moment; its end without one."""
+        # In this order: what is appended between the two answers is later than the moment, and has an offset.
+        ends = self.end_offsets(topics)
+        later = self._offsets(topics, OffsetSpec.for_timestamp(timestamp_ms + 1))
+        return {tp: later[tp] if later[tp] >= 0 else end for tp, end in ends.items()}
+
     def _offsets(self, topics: Sequence[str], spec: OffsetSpec) -> dict[TopicPartition, int]:
         try:
             wanted = [KafkaTopicPartition(topic, n) for topic in topics for n in range(self._partitions_of(topic))]
@@ -170,14 +177,15 @@ class KafkaLog:
 
 def stored(message: Message) -> StoredRecord:
     """Return a Kafka message as the rest of datarun knows it."""
+    # By position: names cost a rebuild a microsecond a record.
     return StoredRecord(
-        topic=message.topic() or "",
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        key=message.key(),
-        value=message.value(),
-        headers=message.headers() or (),  # type: ignore[arg-type]
-        timestamp_ms=message.timestamp()[1],
+        message.topic() or "",
+        message.partition() or 0,
+        message.offset() or 0,
+        message.key(),
+        message.value(),
+        message.headers() or (),  # type: ignore[arg-type]
+        message.timestamp()[1],
     )
 
 

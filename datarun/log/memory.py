@@ -64,6 +64,13 @@ class MemoryLog:
         """Return 0 for every partition of the topics."""
         return dict.fromkeys(self.end_offsets(topics), 0)
 
+    def offsets_after(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """Return, for every partition, the offset of the first record later than a moment; its end without one."""
+        return {
+            tp: next((one.offset for one in self._partitions.get(tp, ()) if one.timestamp_ms > timestamp_ms), end)
+            for tp, end in self.end_offsets(topics).items()
+        }
+
     def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         """Return the offset of the first record that is not older, or of the end."""
         records = self._partitions.get(partition, [])

@@ -15,6 +15,8 @@ from datarun.log import StoredRecord, TopicPartition
 from datarun.projection import columns, offsets, statements
 from datarun.projection.batch import Batch, dead_letter, fold
 from datarun.projection.columns import Columns
+from datarun.projection.evolve import Registers
+from datarun.projection.offsets import Offsets
 from datarun.projection.statements import Register, in_schema, upsert
 from datarun.projection.text import json_text
 from datarun.readmodel import SCHEMA
@@ -46,6 +48,49 @@ def apply(
             return _bury(records[0], connection, schema=schema, detail=str(error))
     each = [apply([record], connection, catalogue=catalogue, schema=schema) for record in records]
     return Applied(sum(one.count for one in each), sum(one.skipped for one in each), sum(one.dead for one in each))
+
+
+def load(batch: Batch, connection: Connection, *, start: Offsets, end: Offsets, schema: str) -> bool:
+    """Bring a batch that leads from some offsets to others into the read model and commit.
+
+    Returns False, having changed nothing, if the database refuses a value. Raises Gap if the read model is not at the
+    start, which means that somebody else works on it, and psycopg2's OperationalError.
+    """
+    try:
+        with connection, connection.cursor() as cursor:
+            position = offsets.lock_offsets(cursor, start, schema=schema)
+            for tp, left in start.items():
+                if position[tp] != left:
+                    raise offsets.Gap(tp, expected=position[tp], found=left)
+            _load_folds(cursor, batch, schema=schema)
+            _write(cursor, batch, end, schema=schema)
+            crash_point("projector.before_commit")
+        crash_point("projector.after_commit")
+    except DataError:
+        return False
+    return True
+
+
+def _load_folds(cursor: Cursor, batch: Batch, *, schema: str) -> None:
+    """Insert the folds nothing is known of yet, and take them out of the batch."""
+    kept = batch.registers
+    rows = [_whole(kept, fold_id) for fold_id in kept.requests]
+    if not rows:
+        return
+    cursor.execute(in_schema(statements.TAKE_TURNS, schema))
+    cursor.execute(in_schema(statements.NEW_FOLDS, schema), (json_text(rows),))
+    inserted = {fold_id for (fold_id,) in cursor.fetchall()}
+    for register in (kept.requests, kept.runs, kept.fetches):
+        for fold_id in inserted & register.keys():
+            del register[fold_id]
+
+
+def _whole(kept: Registers, fold_id: int) -> Columns:
+    run, fetch = kept.runs.get(fold_id), kept.fetches.get(fold_id)
+    row = columns.run(run) if run else {}
+    if fetch:
+        row |= columns.fetch(fetch)
+    return row | columns.request(kept.requests[fold_id])
 
 
 def _transact(records: Sequence[StoredRecord], connection: Connection, *, catalogue: Catalogue, schema: str) -> Applied:

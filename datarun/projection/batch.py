@@ -22,9 +22,9 @@ class Batch:
     dead: list[Columns] = field(default_factory=list)
 
 
-def fold(records: Iterable[StoredRecord], *, catalogue: Catalogue) -> Batch:
+def fold(records: Iterable[StoredRecord], *, catalogue: Catalogue, into: Batch | None = None) -> Batch:
     """Fold records, each partition's in order; a record that can never be applied becomes a dead letter."""
-    batch = Batch()
+    batch = Batch() if into is None else into
     registers = batch.registers
     for record in records:
         try:

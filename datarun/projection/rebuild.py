@@ -1,149 +1,138 @@
 """The read model from offset 0 into another schema, by plain loops over the log and the same `apply`.
 
-Every batch commits its offsets, so an interrupted rebuild goes on where it was. The comparison is exact while the
-live projection goes on: its snapshot is held still, and the rebuild stops at that snapshot's offsets.
+Every batch commits its offsets, so an interrupted rebuild goes on where it was, whatever killed it.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from contextlib import contextmanager
 
+from psycopg2.errors import LockNotAvailable
 from psycopg2.extensions import connection as Connection
 
-from datarun.log import TopicPartition
-from datarun.projection.compare import Checksum, checksums
+from datarun.errors import DatarunError
 from datarun.projection.offsets import Offsets, lock_offsets, move_offsets, read_offsets
 from datarun.projection.share import Ground, project_share
-from datarun.readmodel import SCHEMA
-from datarun.readmodel.schema import create_read_model, drop_read_model
+from datarun.readmodel import SCHEMA, VERSION
+from datarun.readmodel.schema import create_read_model, drop_read_model, version_of
 from datarun.topics import PROJECTED
 
 WORTH_PROCESSES = 300_000
 """Below so many records starting processes takes longer than they save."""
 REPORT_SECONDS = 0.2
+ALONE_SECONDS = 2
+"""A command that was killed lets go as soon as Postgres notices."""
+_ALONE = (
+    f"set local lock_timeout = '{ALONE_SECONDS}s'; select pg_advisory_lock(hashtext('datarun.projection.maintenance'))"
+)
 
 Progress = Callable[[int, int], None]
 """Told how many records are projected and how many there are to project."""
-Checksums = dict[str, Checksum]
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a rebuild came to; `live` is None where there was nothing to compare with."""
+class UnderWay(DatarunError):
+    """Another command is at work on the read models of this database."""
 
-    applied: int
-    seconds: float
-    rebuilt: Checksums
-    live: Checksums | None = None
-    ahead: tuple[TopicPartition, ...] = ()
-    """Where the rebuilt schema is past the live one, so that they cannot be compared."""
 
-    @property
-    def equal(self) -> bool:
-        """Whether nothing speaks against the rebuilt read model."""
-        return not self.ahead and self.live in (None, self.rebuilt)
+class NotBuilt(DatarunError):
+    """There is no such read model."""
 
 
 class Rebuild:
-    """One rebuild, by as many processes as `jobs`, one for each core."""
+    """One schema made from the log, by as many processes as `jobs`, one for each core."""
 
     def __init__(self, ground: Ground, *, jobs: int, progress: Progress) -> None:
-        self._ground = ground
+        self.ground = ground
+        self.applied = 0
+        self.seconds = 0.0
         self._jobs = jobs
         self._progress = progress
-        self._applied = 0
-        self._seconds = 0.0
 
-    def run(self, *, fresh: bool = False) -> Outcome:
-        """Project up to where the live read model is, or to the log's end, and compare.
+    def build(self, *, fresh: bool = False) -> None:
+        """Make the schema, unless it is there, and project up to where the live read model is, or to the log's end.
 
-        Raises LogUnavailable, and psycopg2's OperationalError; a later run goes on from there.
+        Raises UnderWay, LogUnavailable, and psycopg2's OperationalError; a later call goes on from there.
         """
-        building, live = self._ground.open_database(), self._ground.open_database()
+        with self.alone() as connection:
+            with connection:
+                if fresh or version_of(connection, self.ground.schema) not in (None, VERSION):
+                    drop_read_model(connection, schema=self.ground.schema)
+                create_read_model(connection, schema=self.ground.schema)
+            self.bring_to(connection, self._goal(connection))
+
+    def check_built(self, connection: Connection) -> None:
+        """Raise NotBuilt unless the schema is there and this program's."""
+        version = version_of(connection, self.ground.schema)
+        if version is None:
+            raise NotBuilt(f"there is no {self.ground.schema}")
+        if version != VERSION:
+            raise NotBuilt(f"{self.ground.schema} is of version {version}, this program makes {VERSION}")
+
+    @contextmanager
+    def alone(self) -> Iterator[Connection]:
+        """Yield a connection whose end lets others work on the read models again; raises UnderWay."""
+        connection = self.ground.open_database()
         try:
-            self._prepare(building, fresh=fresh)
-            return self._run(building, live)
+            with connection, connection.cursor() as cursor:
+                try:
+                    cursor.execute(_ALONE)
+                except LockNotAvailable as error:
+                    raise UnderWay from error
+            yield connection
         finally:
-            building.close()
-            live.close()
+            connection.close()
 
-    def _run(self, building: Connection, live: Connection) -> Outcome:
-        goal = _live_offsets(live)
-        reached = self._project(building, self._ends() if goal is None else goal)
-        if goal is None:
-            return Outcome(self._applied, self._seconds, self._checksums(building, self._ground.schema))
-        # The live one moved on meanwhile; this snapshot of it stays still while the rest is caught up.
-        goal = _live_offsets(live) or {}
-        reached = self._project(building, goal)
-        rebuilt, of_live = self._checksums(building, self._ground.schema), self._checksums(live, SCHEMA)
-        ahead = tuple(tp for tp, offset in goal.items() if reached[tp] != offset)
-        return Outcome(self._applied, self._seconds, rebuilt, of_live, ahead)
-
-    def _prepare(self, building: Connection, *, fresh: bool) -> None:
-        with building:
-            if fresh:
-                drop_read_model(building, schema=self._ground.schema)
-            create_read_model(building, schema=self._ground.schema)
-
-    def _checksums(self, connection: Connection, schema: str) -> Checksums:
-        with connection.cursor() as cursor:
-            return checksums(cursor, schema=schema, catalogue=self._ground.catalogue)
-
-    def _ends(self) -> Offsets:
-        event_log = self._ground.open_log()
-        try:
-            return event_log.end_offsets([self._ground.catalogue.full_name(topic) for topic in PROJECTED])
-        finally:
-            event_log.close()
-
-    def _project(self, building: Connection, until: Offsets) -> Offsets:
-        """Apply what lies before the given offsets and return where the schema is then."""
+    def bring_to(self, connection: Connection, until: Offsets) -> Offsets:
+        """Apply what lies before the given offsets and return where the schema is then; commits."""
         if not until:
             return {}
-        started, before = time.monotonic(), self._applied
-        here = self._here(building, until)
+        started, before = time.monotonic(), self.applied
+        here = self._here(connection, until)
         left = {tp: end - here[tp] for tp, end in until.items() if here[tp] < end}
         total = before + sum(left.values())
         jobs = self._jobs if sum(left.values()) >= WORTH_PROCESSES else 1
         with _pool(jobs) as pool:
             running = [
-                pool.submit(project_share, self._ground, {tp: here[tp] for tp in share}, until)
+                pool.submit(project_share, self.ground, {tp: here[tp] for tp in share}, until)
                 for share in _shares(left, jobs)
             ]
             while wait(running, REPORT_SECONDS).not_done:
-                now = self._here(building, until)
+                now = self._here(connection, until)
                 self._progress(before + sum(now[tp] - here[tp] for tp in left), total)
-            self._applied += sum(share.result() for share in running)
-        self._progress(self._applied, total)
-        self._seconds += time.monotonic() - started
-        return self._pass_over(building, until)
+            self.applied += sum(share.result() for share in running)
+        self._progress(self.applied, total)
+        self.seconds += time.monotonic() - started
+        return self._pass_over(connection, until)
 
-    def _here(self, building: Connection, until: Offsets) -> Offsets:
-        with building, building.cursor() as cursor:
-            found = read_offsets(cursor, schema=self._ground.schema)
+    def _goal(self, connection: Connection) -> Offsets:
+        """Return the live read model's offsets, so that the two can be compared; without one the log's end."""
+        with connection, connection.cursor() as cursor:
+            live = read_offsets(cursor, schema=SCHEMA) if version_of(connection, SCHEMA) else {}
+        if any(live.values()):
+            return live
+        event_log = self.ground.open_log()
+        try:
+            return event_log.end_offsets([self.ground.catalogue.full_name(topic) for topic in PROJECTED])
+        finally:
+            event_log.close()
+
+    def _here(self, connection: Connection, until: Offsets) -> Offsets:
+        with connection, connection.cursor() as cursor:
+            found = read_offsets(cursor, schema=self.ground.schema)
         return {tp: found.get(tp, 0) for tp in until}
 
-    def _pass_over(self, building: Connection, until: Offsets) -> Offsets:
+    def _pass_over(self, connection: Connection, until: Offsets) -> Offsets:
         """Move on where nothing is left to read before the goal: forgotten by a compacted topic, or a hole."""
-        with building, building.cursor() as cursor:
-            offsets = lock_offsets(cursor, until, schema=self._ground.schema)
+        with connection, connection.cursor() as cursor:
+            offsets = lock_offsets(cursor, until, schema=self.ground.schema)
             for tp, end in until.items():
                 offsets[tp] = max(offsets[tp], end)
-            move_offsets(cursor, offsets, schema=self._ground.schema)
+            move_offsets(cursor, offsets, schema=self.ground.schema)
             return offsets
-
-
-def _live_offsets(live: Connection) -> Offsets | None:
-    """Return the live read model's offsets in a new snapshot that stays; None if there is no live read model."""
-    live.rollback()
-    live.set_session(isolation_level="REPEATABLE READ", readonly=True)
-    with live.cursor() as cursor:
-        cursor.execute("select to_regclass(%s)", (f"{SCHEMA}.projection_offset",))
-        return None if cursor.fetchone() == (None,) else read_offsets(cursor, schema=SCHEMA)
 
 
 def _pool(jobs: int) -> ProcessPoolExecutor | ThreadPoolExecutor:
@@ -153,12 +142,12 @@ def _pool(jobs: int) -> ProcessPoolExecutor | ThreadPoolExecutor:
     return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
 
 
-def _shares(left: Offsets, jobs: int) -> list[list[TopicPartition]]:
+def _shares(left: Offsets, jobs: int) -> list[Offsets]:
     """Deal the partitions out, the longest first, each to who has least to do."""
-    shares: list[list[TopicPartition]] = [[] for _ in range(jobs)]
+    shares: list[Offsets] = [{} for _ in range(jobs)]
     load = [0] * jobs
     for tp in sorted(left, key=lambda one: left[one], reverse=True):
         least = load.index(min(load))
-        shares[least].append(tp)
+        shares[least][tp] = left[tp]
         load[least] += left[tp]
     return [share for share in shares if share]

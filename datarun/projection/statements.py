@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from datarun.lifecycle import FIRST_TERMINAL
+from datarun.projection.text import json_text
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -20,10 +21,34 @@ select {columns} from json_populate_recordset(null::"{schema}".{table}, %s::json
 on conflict ({key}) do update set {assignments} where {newer}
 """
 
-LOCK_OFFSETS = """
-select topic, partition, next_offset from "{schema}".projection_offset
+STAY = "select pg_advisory_xact_lock_shared(hashtext('datarun.swap.{schema}'))"
+"""Until the transaction ends its schema keeps its name: a swap comes before it or after it, never in its middle."""
+
+TAKE_AWAY = "select pg_advisory_xact_lock(hashtext('datarun.swap.{schema}'))"
+"""Waits for the projectors of a schema to end their transactions, and keeps them from beginning others."""
+
+BLANK_FOLD = dict.fromkeys(
+    (
+        "request_attempt", "request_delivery", "run_attempt", "run_delivery", "run_rank", "train_time",
+        "train_cpu_time", "train_memory", "validation_time", "test_time", "test_cpu_time", "test_memory",
+        "fetched_attempt",
+    ),
+    0,
+)  # fmt: skip
+"""What the columns of a fold are that no register has filled yet and that are never null."""
+
+NEW_FOLDS = f"""
+insert into "{{schema}}".fold
+select * from json_populate_recordset(
+    json_populate_record(null::"{{schema}}".fold, '{json_text(BLANK_FOLD)}'), %s::json)
+on conflict do nothing returning fold_id
+"""  # noqa: S608 - constants
+"""Folds that nothing is known of, whole: one row at once, not one for each register."""
+
+LOCK_OFFSETS = f"""{STAY};
+select topic, partition, next_offset from "{{schema}}".projection_offset
 where (topic, partition) in %s order by topic, partition for update
-"""
+"""  # noqa: S608 - constants
 
 ADD_OFFSETS = """
 insert into "{schema}".projection_offset (topic, partition, next_offset)
@@ -58,6 +83,8 @@ class Register:
     key: str
     columns: tuple[str, ...]
     newer: str
+    events: tuple[str, ...]
+    """What it is filled from."""
     shared: tuple[str, ...] = ()
     """Columns another register fills with the better right; they are left to it once `unless` is true."""
     unless: str = ""
@@ -84,6 +111,7 @@ REQUEST = Register(
         "request_topic", "request_partition", "request_offset",
     ),
     newer=f"{_request_order('excluded')} > {_request_order('kept')}",
+    events=("FoldRequested",),
 )  # fmt: skip
 RUN = Register(
     table="fold",
@@ -94,37 +122,54 @@ RUN = Register(
         "train_memory", "validation_time", "test_time", "test_cpu_time", "test_memory", "sandbox_level",
     ),
     newer=f"{_run_order('excluded')} > {_run_order('kept')}",
+    events=("FoldStarted", "FoldTrained", "FoldTested", "FoldFailed", "FoldLost", "FoldHandedBack", "FoldCancelled"),
     shared=("submission_id", "raw_data_id"),
     unless="kept.request_attempt > 0",
 )  # fmt: skip
-FETCH = Register("fold", "fold_id", ("fetched_attempt",), "excluded.fetched_attempt > kept.fetched_attempt")
+FETCH = Register(
+    "fold",
+    "fold_id",
+    ("fetched_attempt",),
+    "excluded.fetched_attempt > kept.fetched_attempt",
+    ("PredictionsFetched",),
+)
 SUBMISSION = Register(
     "submission",
     "submission_id",
     ("version", "raw_data_id"),
     "(excluded.version, excluded.raw_data_id) > (kept.version, kept.raw_data_id)",
+    ("FoldRequested",),
 )
 UPLOAD = Register(
     "dataset",
     "raw_data_id",
     ("name", "target_column", "workflow_elements", "files", "uploaded_by", "uploaded_at"),
     "kept.uploaded_at is null",
+    ("DataUploaded",),
 )
 SPLIT_REQUEST = Register(
     "dataset",
     "raw_data_id",
     ("split_attempt", "split_task_id", "split_request_offset"),
     "excluded.split_attempt > kept.split_attempt",
+    ("SplitRequested",),
 )
 SPLIT_RESULT = Register(
     "dataset",
     "raw_data_id",
     ("result_attempt", "split", "split_error", "split_at"),
     "excluded.result_attempt > kept.result_attempt",
+    ("DataSplit", "SplitFailed"),
 )
 HEARTBEAT = Register(
-    "runner", "runner_id", ("sequence", "seen_at", "stopping", "heartbeat"), "excluded.sequence > kept.sequence"
+    "runner",
+    "runner_id",
+    ("sequence", "seen_at", "stopping", "heartbeat"),
+    "excluded.sequence > kept.sequence",
+    ("RunnerHeartbeat",),
 )
+ALL = (UPLOAD, SPLIT_REQUEST, SPLIT_RESULT, SUBMISSION, REQUEST, RUN, FETCH, HEARTBEAT)
+"""Every register, in the order in which a batch fills them."""
 
 
 def in_schema(statement: str, schema: str) -> str:

@@ -25,6 +25,8 @@ T = TypeVar("T")
 
 ANSWER_SECONDS = 4.0
 LOOK_SECONDS = 0.05
+IDLE_SECONDS = 10.0
+"""Nobody waits any more for a transaction that rests so long; its gateway was stopped, and holds locks."""
 _AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.InternalError, UndefinedTable, InvalidSchemaName)
 
 
@@ -115,7 +117,9 @@ class Database:
             raise DatabaseUnavailable(f"Postgres does not answer: {error}") from error
 
     def _connect(self) -> Connection:
-        self._local.connection = connection = connect(self._url, application="datarun-gateway")
+        self._local.connection = connection = connect(
+            self._url, application="datarun-gateway", idle_seconds=IDLE_SECONDS
+        )
         return connection
 
     def _work(

@@ -136,6 +136,7 @@ def claim_upload(gateway: Gateway, cursor: Cursor, upload: Upload) -> tuple[int,
         workflow_elements=asked.workflow_elements,
         files=upload.files,
         uploaded_by=upload.uploaded_by,
+        rows=upload.rows,
     )
     return raw_data_id, add(cursor, [gateway.entry(event)])[0]
 

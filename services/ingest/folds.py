@@ -161,8 +161,9 @@ def record(
 ) -> list[Queued]:
     """Record an accepted attempt with the fence of the one before; returns what is owed now."""
     waits = dataset.waits_for_split
+    event = event.model_copy(update={"request_digest": digest or None})
     entry = gateway.entry(event, waiting_for=dataset.raw_data_id if waits else None)
-    queued = claims.record_fold(cursor, event, request_digest=digest, entry=entry)
+    queued = claims.record_fold(cursor, event, entry=entry)
     fences = outbox.add(cursor, [gateway.entry(fence) for fence in _fences(cursor, event)])
     return [*fences, queued]
 

@@ -21,6 +21,8 @@ from datarun.topics import Catalogue, Kind
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 2.0
+IDLE_SECONDS = 20.0
+"""Decoding the largest batch takes a second; a projector that is silent for so long in a transaction was stopped."""
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -77,7 +79,7 @@ class Writer:
 
     def _connected(self) -> Connection:
         if self._connection is None:
-            connection = connect(self._url, application="datarun-projector")
+            connection = connect(self._url, application="datarun-projector", idle_seconds=IDLE_SECONDS)
             with connection, connection.cursor() as cursor:
                 # A crash of Postgres may take the last commits: offsets go with their rows, and the log has both.
                 cursor.execute("set synchronous_commit = off")

@@ -141,6 +141,22 @@ def test_end_offsets_count_what_was_appended(system):
     assert sum(ends.values()) == 1
 
 
+def test_offsets_after_a_moment_are_those_of_the_first_later_records(system):
+    """Whoever reads up to them has seen what was there at that moment, and nothing else."""
+    topic = system.catalogue.full_name(FOLD_EVENTS)
+    for number in range(20):
+        append(system, FOLD_EVENTS, str(number).encode(), b"early")
+    time.sleep(0.02)
+    moment = int(time.time() * 1000)
+    time.sleep(0.02)
+    between = system.log.end_offsets([topic])
+    for number in range(5):
+        append(system, FOLD_EVENTS, str(number).encode(), b"late")
+    assert system.log.offsets_after([topic], moment) == between
+    assert system.log.offsets_after([topic], 0) == dict.fromkeys(between, 0)
+    assert system.log.offsets_after([topic], moment + 60_000) == system.log.end_offsets([topic])
+
+
 def test_reading_starts_where_it_is_told(system):
     """An offset skips what lies before it."""
     for number in range(5):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,11 +17,14 @@ from psycopg2.extensions import connection as Connection
 from datarun.db import connect
 from datarun.errors import DatarunError
 from datarun.events import FoldFailed, FoldStarted, FoldTested
-from datarun.log import StoredRecord
+from datarun.log import EventLog, StoredRecord, TopicPartition
 from datarun.projection.apply import Applied, apply
 from datarun.projection.batch import fold
 from datarun.projection.offsets import Gap, read_offsets
+from datarun.projection.share import Ground, project
+from datarun.projection.statements import BLANK_FOLD
 from datarun.readmodel.schema import create_read_model, drop_read_model
+from datarun.readmodel.tables import metadata
 from tests.histories import CATALOGUE, NEIGHBOURS, Log, heartbeat, logs, partition_of, requested, run_event, tables
 from tests.readmodel_dump import dump
 
@@ -48,6 +53,76 @@ def test_any_reading_of_a_log_gives_the_same_tables(connection: Connection, log:
     for records in log.reading(seed):
         _apply(records, connection)
     assert dump(connection) == tables(fold(log, catalogue=CATALOGUE))
+
+
+class Recorded:
+    """A log that was written before, read in chunks of any sizes."""
+
+    def __init__(self, log: Log, seed: int) -> None:
+        self._log = log
+        self._chance = random.Random(seed)
+
+    def read(self, start: Mapping[TopicPartition, int], **_: Any) -> Iterator[list[StoredRecord]]:
+        """Yield what follows the given offsets, partition by partition in any order."""
+        left = {tp: self._log.records[tp][offset:] for tp, offset in start.items()}
+        while any(left.values()):
+            tp = self._chance.choice([one for one, records in left.items() if records])
+            count = self._chance.randint(1, 5)
+            yield left[tp][:count]
+            left[tp] = left[tp][count:]
+
+
+def _load(log: Log, seed: int, connection: Connection) -> int:
+    """Bring the whole log in as a rebuild does."""
+    until = {tp: len(records) for tp, records in log.records.items()}
+    ground = Ground(lambda: cast("EventLog", None), lambda: connection, CATALOGUE, "rm")
+    return project(ground, cast("EventLog", Recorded(log, seed)), connection, dict.fromkeys(until, 0), until)
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(log=logs(), seed=st.integers(0, 2**32), size=st.integers(1, 40))
+def test_a_rebuild_gives_the_same_tables_however_it_is_cut(
+    connection: Connection, log: Log, seed: int, size: int
+) -> None:
+    """Folds that come whole and folds that come in parts end as the same rows, and every offset at its end."""
+    drop_read_model(connection, schema="rm")
+    create_read_model(connection)
+    connection.commit()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datarun.projection.share.RECORDS_A_BATCH", size)
+        assert _load(log, seed, connection) == log.length
+    assert dump(connection) == tables(fold(log, catalogue=CATALOGUE))
+    with connection, connection.cursor() as cursor:
+        assert read_offsets(cursor, schema="rm") == {tp: len(records) for tp, records in log.records.items()}
+
+
+def test_a_rebuild_buries_a_value_only_the_database_refuses(connection: Connection) -> None:
+    """The stretch it lies in goes the slow way, record by record, and loses nothing else."""
+    with connection, connection.cursor() as cursor:
+        cursor.execute("alter table rm.fold alter column runner_id type varchar(8)")
+    log = Log()
+    for mark in (1, 1_000_000, 2):
+        log.append(requested(mark))
+        log.append(run_event(FoldTested, mark, mark=mark))
+    assert _load(log, 1, connection) == log.length
+    rows = dump(connection)
+    assert sorted((number, row["run_rank"]) for number, row in rows["fold"].items()) == [(1, 9), (2, 9), (1_000_000, 0)]
+    assert [row["reason"] for row in rows["dead_letter"].values()] == ["unstorable"]
+
+
+def test_two_rebuilds_of_one_schema_do_not_mix(connection: Connection) -> None:
+    """Who finds the offsets elsewhere than it left them stops, and has written nothing."""
+    log = Log()
+    record = log.append(requested(1))
+    _apply([record], connection)
+    with pytest.raises(Gap):
+        _load(log, 1, connection)
+
+
+def test_a_blank_fold_is_what_the_table_says() -> None:
+    """A fold written whole has the same defaults as one written register by register."""
+    never_null = [column.name for column in metadata.tables["rm.fold"].columns if column.server_default is not None]
+    assert list(BLANK_FOLD) == never_null
 
 
 def test_known_records_are_skipped_and_counted(connection: Connection) -> None:
