@@ -11,6 +11,7 @@ from datarun.cli import (
     db,
     demo,
     deploy,
+    dlq,
     doctor,
     events,
     fold,
@@ -42,6 +43,7 @@ for name in services.MODULES:
     services.register(app, name)
 app.add_typer(db.app, name="db")
 app.add_typer(deploy.app, name="deploy")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(events.app, name="events")
 app.add_typer(fold.app, name="fold")
 app.add_typer(intake.app, name="intake")
