@@ -8,6 +8,8 @@ import typer
 
 from datarun.cli import (
     as_of,
+    backup,
+    blobs,
     db,
     demo,
     deploy,
@@ -17,6 +19,8 @@ from datarun.cli import (
     fold,
     intake,
     projection,
+    recall,
+    replay,
     schemas,
     services,
     stack,
@@ -37,10 +41,22 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("as-of")(as_of.as_of)
-for command in (demo.demo, doctor.doctor, stack.up, stack.status, stack.down, stack.prepare):
+for command in (
+    backup.backup,
+    backup.restore,
+    demo.demo,
+    doctor.doctor,
+    recall.recall,
+    replay.replay,
+    stack.up,
+    stack.status,
+    stack.down,
+    stack.prepare,
+):
     app.command()(command)
 for name in services.MODULES:
     services.register(app, name)
+app.add_typer(blobs.app, name="blobs")
 app.add_typer(db.app, name="db")
 app.add_typer(deploy.app, name="deploy")
 app.add_typer(dlq.app, name="dlq")

@@ -1,0 +1,298 @@
+"""`datarun replay`: a part of the log once more, into tables, topics, a file or the standard output."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from datarun.cli.options import DEFAULT_FOLDER, Execute, Folder, Kafka, Postgres, TopicPrefix
+
+if TYPE_CHECKING:
+    from datarun.log.kafka import KafkaLog
+    from datarun.projection.offsets import Offsets
+    from datarun.replay.progress import Progress
+    from datarun.replay.replaying import Replay
+    from datarun.replay.selection import Selection
+    from datarun.replay.targets import Target
+    from datarun.settings import Settings
+
+_TIME = "ISO 8601 (UTC unless it says otherwise), or how long ago: 90s, 15m, 2h, 7d."
+_Id = typer.Option(min=1, max=2_147_483_647)
+LIVE_SCHEMAS = "rm"
+
+
+@dataclass(frozen=True, slots=True)
+class _Into:
+    """Where to, as it was asked for; exactly one of them."""
+
+    schema: str | None
+    prefix: str | None
+    kafka: str | None
+    file: Path | None
+    stdout: bool
+
+    def check(self) -> None:
+        """Raise typer.BadParameter unless one place is named, and not the live tables."""
+        named = [self.schema is not None, self.prefix is not None or self.kafka is not None, self.file is not None]
+        if sum(named) + self.stdout != 1:
+            raise typer.BadParameter("say one of --to-schema, --to-prefix and --to-kafka, --to-file, --to-stdout")
+        if self.schema is not None and (self.schema.startswith(LIVE_SCHEMAS) or not self.schema.isidentifier()):
+            raise typer.BadParameter(
+                "take a schema of its own, whose name does not begin with rm", param_hint="--to-schema"
+            )
+
+    def __str__(self) -> str:
+        places = {"schema": self.schema, "prefix": self.prefix, "kafka": self.kafka, "file": self.file}
+        return ", ".join(f"{name} {place}" for name, place in places.items() if place is not None) or "stdout"
+
+
+def replay(
+    *,
+    since: Annotated[str | None, typer.Option("--from", metavar="TIME", help=_TIME)] = None,
+    until: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Up to before this.")] = None,
+    last: Annotated[str | None, typer.Option(metavar="2h", help="The last so long: 90s, 15m, 2h, 7d.")] = None,
+    from_offset: Annotated[int | None, typer.Option(min=0, help="In every partition, from this offset on.")] = None,
+    to_offset: Annotated[int | None, typer.Option(min=0, help="In every partition, up to before this offset.")] = None,
+    topic: Annotated[list[str] | None, typer.Option(help="Without its prefix; may be given several times.")] = None,
+    event: Annotated[list[str] | None, typer.Option("--type", help="Such as FoldTested; several times.")] = None,
+    key: Annotated[list[str] | None, typer.Option(help="A fold, dataset or runner; several times.")] = None,
+    dataset: Annotated[int | None, _Id] = None,
+    submission: Annotated[int | None, _Id] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="CONDITION", help='On an event\'s fields: "metrics.train_time > 10".')
+    ] = None,
+    to_schema: Annotated[str | None, typer.Option(help="A schema of the database, made if it is missing.")] = None,
+    to_prefix: Annotated[str | None, typer.Option(help="Topics under this prefix, made if they are missing.")] = None,
+    to_kafka: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Topics of another cluster.")] = None,
+    to_file: Annotated[Path | None, typer.Option(help="A file of JSON lines, compressed by zstd.")] = None,
+    to_stdout: Annotated[bool, typer.Option("--to-stdout", help="JSON lines.")] = False,
+    rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second at the most.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Forget how far an earlier replay had come.")] = False,
+    execute: Execute = False,
+    folder: Folder = DEFAULT_FOLDER,
+    kafka: Kafka = None,
+    postgres: Postgres = None,
+    topic_prefix: TopicPrefix = None,
+) -> None:
+    """Replay a part of the log into somewhere else; without --execute only count what is meant.
+
+    It reads by offset and joins no group. Interrupted or killed, the same command goes on where it was.
+    """
+    from datarun.replay.selection import Selection
+    from datarun.settings import load_settings
+
+    into = _Into(to_schema, to_prefix, to_kafka, to_file, to_stdout)
+    into.check()
+    settings = load_settings(folder, kafka=kafka, postgres_url=postgres, topic_prefix=topic_prefix)
+    begin, end = _times(since, until, last)
+    names = (tuple(topic or ()), tuple(event or ()), tuple(key or ()))
+    chosen = Selection(*names, dataset, submission, where, begin, end, from_offset, to_offset)
+    # What was asked for in words: an ago is another moment every time.
+    asked = replace(chosen, since=None, until=None)
+    digest = hashlib.sha256(repr((asked, since, until, last, settings.topic_prefix, str(into))).encode()).hexdigest()
+    if execute:
+        with _database_errors():
+            _execute(settings, chosen, into, digest=digest, rate=rate, fresh=fresh)
+    else:
+        _show_plan(settings, chosen, into)
+
+
+def _times(since: str | None, until: str | None, last: str | None) -> tuple[datetime | None, datetime | None]:
+    from datarun.cli.moments import moment
+
+    if last is not None and since is not None:
+        raise typer.BadParameter("say --from or --last")
+    now, begin = datetime.now(UTC), last if last is not None else since
+    return moment(begin, now=now) if begin else None, moment(until, now=now) if until else None
+
+
+def _show_plan(settings: Settings, chosen: Selection, into: _Into) -> None:
+    with _source(settings) as event_log, _bar("counting") as told:
+        counted = _replay(settings, event_log, chosen, told=told).count()
+    for (topic, wire_type), count in sorted(counted.items()):
+        print(f"{count:>12,}  {topic}  {wire_type}", file=sys.stderr)
+    print(f"{counted.total():>12,}  would go to {into}; --execute does it", file=sys.stderr)
+
+
+def _execute(
+    settings: Settings, chosen: Selection, into: _Into, *, digest: str, rate: float | None, fresh: bool
+) -> None:
+    state = _state_file(settings, into, digest)
+    with ExitStack() as stack:
+        event_log = stack.enter_context(_source(settings))
+        progress = _progress(state, into, digest=digest, fresh=fresh)
+        chosen = _as_begun(chosen, progress)
+        target = _target(settings, chosen, into)
+        stack.callback(target.close)
+        work = _replay(settings, event_log, chosen, told=stack.enter_context(_bar("replaying")), progress=progress)
+        _go_on(target, work, progress)
+
+        def save(here: Offsets) -> None:
+            if state is not None:
+                _progress_at(chosen, work, here, target, digest).save(state)
+
+        work.run(target, rate=rate, save=save)
+    if state is not None:
+        state.unlink(missing_ok=True)
+    speed = work.written / work.seconds if work.seconds else 0.0
+    print(f"{work.written:,} events in {work.seconds:.1f} s, {speed:,.0f} events/s, to {into}", file=sys.stderr)
+
+
+def _state_file(settings: Settings, into: _Into, digest: str) -> Path | None:
+    if into.file is not None:
+        return into.file.with_name(f"{into.file.name}.state")
+    if into.stdout or into.schema is not None:
+        return None
+    return settings.directory / "replays" / f"{digest[:16]}.state"
+
+
+def _progress(state: Path | None, into: _Into, *, digest: str, fresh: bool) -> Progress | None:
+    from datarun.errors import DatarunError
+    from datarun.replay.progress import Progress
+
+    progress = None if fresh or state is None else Progress.load(state, replay=digest)
+    if into.file is not None and progress is None and not fresh and into.file.exists():
+        raise DatarunError(f"{into.file} is there already, and no replay of it is under way: --fresh writes it anew")
+    return progress
+
+
+def _as_begun(chosen: Selection, progress: Progress | None) -> Selection:
+    """Return the selection with the span of time that it was begun with."""
+    if progress is None:
+        return chosen
+
+    def moment(milliseconds: int | None) -> datetime | None:
+        return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+    return replace(chosen, since=moment(progress.since_ms), until=moment(progress.until_ms))
+
+
+def _replay(
+    settings: Settings, event_log: KafkaLog, chosen: Selection, *, told: _Told, progress: Progress | None = None
+) -> Replay:
+    from datarun.replay.progress import offsets
+    from datarun.replay.replaying import Replay
+    from datarun.replay.selection import filter_of
+
+    start, end = chosen.span(event_log, catalogue=settings.catalogue)
+    if progress is not None:
+        start, end = offsets(progress.here), offsets(progress.ends)
+    return Replay(event_log, filter_of(chosen, event_log, catalogue=settings.catalogue), start, end, told)
+
+
+def _go_on(target: Target, work: Replay, progress: Progress | None) -> None:
+    from datarun.replay.targets import SchemaTarget
+
+    target.resume(progress.written if progress else {})
+    if isinstance(target, SchemaTarget):
+        here = target.offsets()
+        work.start = {tp: min(max(start, here.get(tp, 0)), work.end[tp]) for tp, start in work.start.items()}
+
+
+def _progress_at(chosen: Selection, work: Replay, here: Offsets, target: Target, digest: str) -> Progress:
+    from datarun.replay.progress import Progress, listed
+
+    def milliseconds(moment: datetime | None) -> int | None:
+        return None if moment is None else round(moment.timestamp() * 1000)
+
+    return Progress(
+        replay=digest,
+        since_ms=milliseconds(chosen.since),
+        until_ms=milliseconds(chosen.until),
+        ends=listed(work.end),
+        here=listed(here),
+        written=dict(target.written()),
+    )
+
+
+def _target(settings: Settings, chosen: Selection, into: _Into) -> Target:
+    from datarun.db import connect
+    from datarun.replay.targets import FileTarget, SchemaTarget, StandardOutput
+
+    if into.file is not None:
+        return FileTarget(into.file, catalogue=settings.catalogue)
+    if into.stdout:
+        return StandardOutput(settings.catalogue)
+    if into.schema is not None:
+        connection = connect(settings.postgres, application="datarun-replay")
+        return SchemaTarget(connection, schema=into.schema, catalogue=settings.catalogue)
+    return _topics(settings, chosen, into)
+
+
+def _topics(settings: Settings, chosen: Selection, into: _Into) -> Target:
+    from datarun.log.admin import cluster_id, create_topics
+    from datarun.log.brokers import Brokers
+    from datarun.log.kafka import KafkaLog
+    from datarun.replay.targets import Place, TopicTarget
+    from datarun.topics import Catalogue
+
+    brokers = Brokers(into.kafka, settings.kafka_security) if into.kafka else settings.brokers
+    catalogue = settings.catalogue if into.prefix is None else Catalogue(into.prefix)
+    source, target = Place(cluster_id(settings.brokers), settings.catalogue), Place(cluster_id(brokers), catalogue)
+    if source != target:
+        create_topics(brokers, prefix=catalogue.prefix)
+    log = KafkaLog(brokers)
+    with ExitStack() as stack:
+        stack.callback(log.close)
+        made = TopicTarget(log, source=source, target=target, topics=chosen.chosen_topics())
+        stack.pop_all()
+    return made
+
+
+@contextmanager
+def _source(settings: Settings) -> Iterator[KafkaLog]:
+    from datarun.log.kafka import KafkaLog
+
+    event_log = KafkaLog(settings.brokers)
+    try:
+        yield event_log
+    finally:
+        event_log.close()
+
+
+@contextmanager
+def _database_errors() -> Iterator[None]:
+    import psycopg2
+
+    from datarun.errors import DatabaseUnavailable
+
+    try:
+        yield
+    except psycopg2.OperationalError as error:
+        raise DatabaseUnavailable(f"the database did not answer: {error}".strip()) from error
+
+
+class _Told:
+    """A bar on the standard error, with events a second; only on a terminal."""
+
+    def __init__(self, doing: str) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
+        from rich.text import Text
+
+        class Speed(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                return Text(f"{task.speed or 0:,.0f} events/s")
+
+        console = Console(stderr=True)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed())
+        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._task = self.bar.add_task(doing, total=None)
+
+    def __call__(self, done: int, total: int) -> None:
+        self.bar.update(self._task, completed=done, total=total)
+
+
+@contextmanager
+def _bar(doing: str) -> Iterator[_Told]:
+    told = _Told(doing)
+    with told.bar:
+        yield told
