@@ -1,32 +1,30 @@
 """Recalling results: the folds whose newest result is of one runner, environment or data, asked for once more.
 
-Each is asked for as by its client with `force`: a new attempt through the gateway's claims. A fold whose newer attempt
-is asked for already is left alone, so a recall that was interrupted goes on when it is given again.
+Each becomes a new attempt through the gateway's claims, once: with a key made of the doubted attempt. A fold whose
+newer attempt is asked for already is left alone, so a recall that was interrupted goes on when it is given again.
 """
 
 from __future__ import annotations
 
-import array
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from fnmatch import fnmatchcase
+from typing import NamedTuple
 
 import requests
 
-from datarun import post_api
-from datarun.blobs import BlobStore
 from datarun.envelope import check_route, decode
-from datarun.errors import BlobCorrupt, DatarunError, Rejected
-from datarun.events import Blob, Event, FoldFailed, FoldRequested, FoldTested, Priority
+from datarun.errors import DatarunError, Rejected
+from datarun.events import Event, FoldFailed, FoldRequested, FoldTested
 from datarun.gateway_client import GatewayRefused, GatewayUnavailable
 from datarun.log import EventLog, StoredRecord
 from datarun.topics import FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, Catalogue, Topic
 
 Told = Callable[[int, int], None]
 """Told how much is done and how much there is to do."""
+ANSWER_SECONDS = 30.0
 _TRY_AGAIN = 500
 
 
@@ -58,14 +56,10 @@ class Doubt:
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """A fold to ask for again: what its newest request said, and whose result it has."""
+    """A fold to ask for again, and whose result it has."""
 
     fold_id: int
     attempt: int
-    submission_id: int
-    raw_data_id: int
-    train_is: Blob
-    test_is: Blob
     runner_id: str
     tested: bool
 
@@ -81,26 +75,23 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A gateway, and the account that recalls."""
+    """A gateway, and the account of an organiser that recalls."""
 
     url: str
     user: str
     password: str
 
-    def ask(self, fold: Recalled, blobs: BlobStore, priority: Priority) -> None:
-        """Ask for a new attempt; raises GatewayUnavailable, GatewayRefused, BlobMissing, BlobCorrupt."""
-        train_is, test_is = _indices(blobs.get(fold.train_is)), _indices(blobs.get(fold.test_is))
+    def ask(self, fold: Recalled) -> None:
+        """Ask for a new attempt, as it was asked for before; raises GatewayUnavailable, GatewayRefused."""
+        key = f"recall:{fold.fold_id}:{fold.attempt}"
         try:
-            answer = post_api.post_submission_fold(
-                self.url,
-                self.user,
-                self.password,
-                fold.submission_id,
-                fold.fold_id,
-                train_is,
-                test_is,
-                priority=priority.value,
-                force="submission_fold",
+            answer = requests.post(
+                f"{self.url.rstrip('/')}/v1/folds/{fold.fold_id}/retry",
+                # requests sends text as Latin-1; so each byte of UTF-8 becomes a character.
+                auth=(self.user.encode().decode("latin-1"), self.password.encode().decode("latin-1")),
+                headers={"Idempotency-Key": key},
+                timeout=ANSWER_SECONDS,
+                allow_redirects=False,
             )
         except requests.RequestException as error:
             raise GatewayUnavailable(f"the gateway at {self.url} does not answer: {error}") from error
@@ -136,30 +127,14 @@ def plan(log: EventLog, doubt: Doubt, *, catalogue: Catalogue, told: Told = lamb
         elif request.version < versions[request.submission_id]:
             replaced += 1
         else:
-            folds.append(request.recalled(fold_id, ending))
+            folds.append(Recalled(fold_id, ending.attempt, ending.runner_id, ending.tested))
     return Plan(folds, asked_already, replaced)
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
+class _Request(NamedTuple):
     attempt: int
     submission_id: int
     version: int
-    raw_data_id: int
-    train_is: Blob
-    test_is: Blob
-
-    def recalled(self, fold_id: int, ending: _Ending) -> Recalled:
-        return Recalled(
-            fold_id,
-            self.attempt,
-            self.submission_id,
-            self.raw_data_id,
-            self.train_is,
-            self.test_is,
-            ending.runner_id,
-            ending.tested,
-        )
 
 
 def _endings(events: Iterable[tuple[Event, StoredRecord]], doubt: Doubt) -> dict[int, _Ending]:
@@ -185,14 +160,7 @@ def _requests(events: Iterable[tuple[Event, StoredRecord]]) -> tuple[dict[int, _
         known = found.get(event.fold_id)
         versions[event.submission_id] = max(versions.get(event.submission_id, 0), event.submission_version)
         if known is None or event.attempt > known.attempt:
-            found[event.fold_id] = _Request(
-                event.attempt,
-                event.submission_id,
-                event.submission_version,
-                event.dataset.raw_data_id,
-                event.train_is,
-                event.test_is,
-            )
+            found[event.fold_id] = _Request(event.attempt, event.submission_id, event.submission_version)
     return found, versions
 
 
@@ -209,12 +177,3 @@ def _events(
                 yield event, record
         seen += len(batch)
         told(seen, sum(ends.values()))
-
-
-def _indices(content: bytes) -> list[int]:
-    if len(content) % 8:
-        raise BlobCorrupt("a blob of indices is not made of 64-bit integers")
-    values = array.array("q", content)
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values.tolist()

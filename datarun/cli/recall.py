@@ -9,10 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from datarun.cli.options import DEFAULT_FOLDER, Execute, Folder, Kafka, TopicPrefix
-from datarun.events import Priority
 
 if TYPE_CHECKING:
-    from datarun.blobs import BlobStore
     from datarun.recall import Client, Plan
 
 Runner = Annotated[str | None, typer.Option(help="Results of this runner, or of those like gpu1-*.")]
@@ -22,7 +20,6 @@ Environment = Annotated[
 ]
 Dataset = Annotated[int | None, typer.Option(min=1, max=2_147_483_647, help="Results on this dataset.")]
 Before = Annotated[str | None, typer.Option(metavar="TIME", help="Only results before this: ISO 8601, or 2h, 7d ago.")]
-Queue = Annotated[Priority, typer.Option(help="The queue they are to wait in.")]
 
 
 def recall(
@@ -31,17 +28,15 @@ def recall(
     environment: Environment = None,
     dataset: Dataset = None,
     before: Before = None,
-    priority: Queue = Priority.LOW,
     execute: Execute = False,
     folder: Folder = DEFAULT_FOLDER,
     gateway: Annotated[str | None, typer.Option(metavar="URL", help="The gateway, instead of the folder's.")] = None,
     user: Annotated[str | None, typer.Option(help="An account, instead of the folder's.")] = None,
     password_file: Annotated[Path | None, typer.Option(help="File of its password or token.")] = None,
-    blobs: Annotated[str | None, typer.Option(metavar="URL", help="The blob store, instead of the folder's.")] = None,
     kafka: Kafka = None,
     topic_prefix: TopicPrefix = None,
 ) -> None:
-    """Ask again, as with force, for every fold whose result is of a runner, an environment or a dataset.
+    """Ask again for every fold whose result is of a runner, an environment or a dataset.
 
     Interrupted, the same command goes on; what was asked for again since is left alone.
     """
@@ -50,12 +45,11 @@ def recall(
 
     from datarun import recall as recalling
     from datarun.cli.moments import moment
-    from datarun.http_blobs import CACHE_MIB, blobs_of
     from datarun.log.kafka import KafkaLog
     from datarun.settings import load_settings
 
     at = moment(before, now=datetime.now(UTC)) if before else None
-    settings = load_settings(folder, kafka=kafka, blobs=blobs, topic_prefix=topic_prefix)
+    settings = load_settings(folder, kafka=kafka, topic_prefix=topic_prefix)
     with closing(KafkaLog(settings.brokers)) as event_log:
         doubt = recalling.Doubt(runner, environment, dataset, at)
         plan = recalling.plan(event_log, doubt, catalogue=settings.catalogue)
@@ -63,8 +57,7 @@ def recall(
     if not execute:
         print("nothing was done: --execute does it")
         return
-    store = blobs_of(settings, cache_folder=folder / "blob-cache", cache_mib=CACHE_MIB)
-    if _ask(plan, _client(folder, gateway, user, password_file), store, priority):
+    if _ask(plan, _client(folder, gateway, user, password_file)):
         raise typer.Exit(1)
 
 
@@ -78,20 +71,19 @@ def _show(plan: Plan) -> None:
     print(f"{plan.replaced:>10,}  left alone: a newer version of their submission replaced them")
 
 
-def _ask(plan: Plan, client: Client, store: BlobStore, priority: Priority) -> int:
+def _ask(plan: Plan, client: Client) -> int:
     """Ask for the folds and return how many were refused."""
     from rich.console import Console
     from rich.progress import track
 
-    from datarun.errors import BlobCorrupt, BlobMissing
     from datarun.gateway_client import GatewayRefused
 
     console = Console(stderr=True)
     refused = 0
     for fold in track(plan.folds, "asking", console=console, transient=True, disable=not console.is_terminal):
         try:
-            client.ask(fold, store, priority)
-        except (GatewayRefused, BlobMissing, BlobCorrupt) as error:
+            client.ask(fold)
+        except GatewayRefused as error:
             refused += 1
             print(f"fold {fold.fold_id}: {error}")
     print(f"{len(plan.folds) - refused:,} asked for, {refused:,} refused")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from datarun.projection.offsets import Offsets
     from datarun.replay.progress import Progress
     from datarun.replay.replaying import Replay
-    from datarun.replay.selection import Selection
+    from datarun.replay.selection import Wanted
     from datarun.replay.targets import Target
     from datarun.settings import Settings
 
@@ -64,8 +64,8 @@ def replay(
     topic: Annotated[list[str] | None, typer.Option(help="Without its prefix; may be given several times.")] = None,
     event: Annotated[list[str] | None, typer.Option("--type", help="Such as FoldTested; several times.")] = None,
     key: Annotated[list[str] | None, typer.Option(help="A fold, dataset or runner; several times.")] = None,
-    dataset: Annotated[int | None, _Id] = None,
-    submission: Annotated[int | None, _Id] = None,
+    dataset: Annotated[list[int] | None, _Id] = None,
+    submission: Annotated[list[int] | None, _Id] = None,
     where: Annotated[
         str | None, typer.Option(metavar="CONDITION", help='On an event\'s fields: "metrics.train_time > 10".')
     ] = None,
@@ -86,35 +86,51 @@ def replay(
 
     It reads by offset and joins no group. Interrupted or killed, the same command goes on where it was.
     """
-    from datarun.replay.selection import Selection
+    from datarun.cli.events import topics_named
+    from datarun.log.selection import Selection
+    from datarun.replay.selection import Wanted
     from datarun.settings import load_settings
+    from datarun.topics import DEAD_LETTERS
 
     into = _Into(to_schema, to_prefix, to_kafka, to_file, to_stdout)
     into.check()
     settings = load_settings(folder, kafka=kafka, postgres_url=postgres, topic_prefix=topic_prefix)
-    begin, end = _times(since, until, last)
-    names = (tuple(topic or ()), tuple(event or ()), tuple(key or ()))
-    chosen = Selection(*names, dataset, submission, where, begin, end, from_offset, to_offset)
-    # What was asked for in words: an ago is another moment every time.
-    asked = replace(chosen, since=None, until=None)
-    digest = hashlib.sha256(repr((asked, since, until, last, settings.topic_prefix, str(into))).encode()).hexdigest()
+    chosen = Selection(
+        topics=tuple(one for one in topics_named(topic) if one is not DEAD_LETTERS),
+        first_offset=from_offset or 0,
+        stop_offset=to_offset,
+        types=frozenset(event or ()),
+        keys=frozenset(one.encode() for one in key or ()),
+        datasets=frozenset(dataset or ()),
+        submissions=frozenset(submission or ()),
+    )
+    # In words: an ago is another moment every time.
+    asked = (
+        *(sorted(map(str, part)) for part in (topic or (), event or (), key or (), dataset or (), submission or ())),
+    )
+    said = (asked, where, from_offset, to_offset, since, until, last, settings.topic_prefix, str(into))
+    digest = hashlib.sha256(repr(said).encode()).hexdigest()
+    since_ms, until_ms = _times(since, until, last)
+    wanted = Wanted(replace(chosen, since_ms=since_ms, until_ms=until_ms), where)
     if execute:
         with _database_errors():
-            _execute(settings, chosen, into, digest=digest, rate=rate, fresh=fresh)
+            _execute(settings, wanted, into, digest=digest, rate=rate, fresh=fresh)
     else:
-        _show_plan(settings, chosen, into)
+        _show_plan(settings, wanted, into)
 
 
-def _times(since: str | None, until: str | None, last: str | None) -> tuple[datetime | None, datetime | None]:
+def _times(since: str | None, until: str | None, last: str | None) -> tuple[int | None, int | None]:
+    """Return the span of time in ms."""
     from datarun.cli.moments import moment
 
     if last is not None and since is not None:
         raise typer.BadParameter("say --from or --last")
     now, begin = datetime.now(UTC), last if last is not None else since
-    return moment(begin, now=now) if begin else None, moment(until, now=now) if until else None
+    first, stop = (round(moment(text, now=now).timestamp() * 1000) if text else None for text in (begin, until))
+    return first, stop
 
 
-def _show_plan(settings: Settings, chosen: Selection, into: _Into) -> None:
+def _show_plan(settings: Settings, chosen: Wanted, into: _Into) -> None:
     with _source(settings) as event_log, _bar("counting") as told:
         counted = _replay(settings, event_log, chosen, told=told).count()
     for (topic, wire_type), count in sorted(counted.items()):
@@ -122,9 +138,7 @@ def _show_plan(settings: Settings, chosen: Selection, into: _Into) -> None:
     print(f"{counted.total():>12,}  would go to {into}; --execute does it", file=sys.stderr)
 
 
-def _execute(
-    settings: Settings, chosen: Selection, into: _Into, *, digest: str, rate: float | None, fresh: bool
-) -> None:
+def _execute(settings: Settings, chosen: Wanted, into: _Into, *, digest: str, rate: float | None, fresh: bool) -> None:
     state = _state_file(settings, into, digest)
     with ExitStack() as stack:
         event_log = stack.enter_context(_source(settings))
@@ -164,19 +178,16 @@ def _progress(state: Path | None, into: _Into, *, digest: str, fresh: bool) -> P
     return progress
 
 
-def _as_begun(chosen: Selection, progress: Progress | None) -> Selection:
-    """Return the selection with the span of time that it was begun with."""
+def _as_begun(chosen: Wanted, progress: Progress | None) -> Wanted:
+    """Return what is wanted with the span of time that it was begun with."""
     if progress is None:
         return chosen
-
-    def moment(milliseconds: int | None) -> datetime | None:
-        return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)
-
-    return replace(chosen, since=moment(progress.since_ms), until=moment(progress.until_ms))
+    span = replace(chosen.selection, since_ms=progress.since_ms, until_ms=progress.until_ms)
+    return replace(chosen, selection=span)
 
 
 def _replay(
-    settings: Settings, event_log: KafkaLog, chosen: Selection, *, told: _Told, progress: Progress | None = None
+    settings: Settings, event_log: KafkaLog, chosen: Wanted, *, told: _Told, progress: Progress | None = None
 ) -> Replay:
     from datarun.replay.progress import offsets
     from datarun.replay.replaying import Replay
@@ -197,23 +208,20 @@ def _go_on(target: Target, work: Replay, progress: Progress | None) -> None:
         work.start = {tp: min(max(start, here.get(tp, 0)), work.end[tp]) for tp, start in work.start.items()}
 
 
-def _progress_at(chosen: Selection, work: Replay, here: Offsets, target: Target, digest: str) -> Progress:
+def _progress_at(chosen: Wanted, work: Replay, here: Offsets, target: Target, digest: str) -> Progress:
     from datarun.replay.progress import Progress, listed
-
-    def milliseconds(moment: datetime | None) -> int | None:
-        return None if moment is None else round(moment.timestamp() * 1000)
 
     return Progress(
         replay=digest,
-        since_ms=milliseconds(chosen.since),
-        until_ms=milliseconds(chosen.until),
+        since_ms=chosen.selection.since_ms,
+        until_ms=chosen.selection.until_ms,
         ends=listed(work.end),
         here=listed(here),
         written=dict(target.written()),
     )
 
 
-def _target(settings: Settings, chosen: Selection, into: _Into) -> Target:
+def _target(settings: Settings, chosen: Wanted, into: _Into) -> Target:
     from datarun.db import connect
     from datarun.replay.targets import FileTarget, SchemaTarget, StandardOutput
 
@@ -227,7 +235,7 @@ def _target(settings: Settings, chosen: Selection, into: _Into) -> Target:
     return _topics(settings, chosen, into)
 
 
-def _topics(settings: Settings, chosen: Selection, into: _Into) -> Target:
+def _topics(settings: Settings, chosen: Wanted, into: _Into) -> Target:
     from datarun.log.admin import cluster_id, create_topics
     from datarun.log.brokers import Brokers
     from datarun.log.kafka import KafkaLog
@@ -242,7 +250,7 @@ def _topics(settings: Settings, chosen: Selection, into: _Into) -> Target:
     log = KafkaLog(brokers)
     with ExitStack() as stack:
         stack.callback(log.close)
-        made = TopicTarget(log, source=source, target=target, topics=chosen.chosen_topics())
+        made = TopicTarget(log, source=source, target=target, topics=chosen.selection.topics)
         stack.pop_all()
     return made
 

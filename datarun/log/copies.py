@@ -1,8 +1,11 @@
-"""Copies of records: each says where it was copied from, so that no copy goes round in a circle."""
+"""Copies of records: each says where it was copied from, so that no copy goes round in a circle.
+
+A request is marked as handed out before: runners start it only if the gateway says that it is still open.
+"""
 
 from __future__ import annotations
 
-from datarun.log import Position, Record, StoredRecord
+from datarun.log import REQUEUED, Position, Record, StoredRecord
 from datarun.topics import Kind, Topic
 
 REPLAYED = "datarun-replayed"
@@ -11,9 +14,12 @@ REPLAYED = "datarun-replayed"
 
 def copy_of(record: StoredRecord, *, cluster: str, topic: Topic, name: str) -> Record:
     """Return a record's copy for a topic, which Kafka knows by `name`; `cluster` is the id of where the record is."""
-    headers = [(header, value) for header, value in record.headers if value is not None]
+    is_queued = topic.kind is Kind.QUEUE
+    headers = [(header, value) for header, value in record.headers if value is not None and header != REQUEUED]
+    if is_queued:
+        headers.append((REQUEUED, f"{record.partition}:{record.offset}".encode()))
     headers.append((REPLAYED, f"{cluster}/{_text(record.position)}".encode()))
-    return Record(name, record.key or b"", record.value or b"", tuple(headers), single=topic.kind is Kind.QUEUE)
+    return Record(name, record.key or b"", record.value or b"", tuple(headers), single=is_queued)
 
 
 def came_from(record: StoredRecord, *, cluster: str, topic: str) -> bool:

@@ -44,18 +44,22 @@ class _Line(BaseModel):
     headers: list[tuple[str, _Bytes]] = Field(default_factory=list)
 
 
-def to_line(record: StoredRecord, *, catalogue: Catalogue) -> bytes:
-    """Return a record's line, with its end."""
-    said = {
+def said_of(record: StoredRecord, *, catalogue: Catalogue) -> dict[str, Any]:
+    """Return what is written of a record; its topic without the installation's prefix."""
+    return {
         "topic": record.topic.removeprefix(catalogue.prefix),
         "partition": record.partition,
         "offset": record.offset,
         "timestamp_ms": record.timestamp_ms,
         "key": _said(record.key),
-        "value": _said(record.value),
         "headers": [[name, _said(value)] for name, value in record.headers],
+        "value": _said(record.value),
     }
-    return orjson.dumps(said, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def to_line(record: StoredRecord, *, catalogue: Catalogue) -> bytes:
+    """Return a record's line, with its end."""
+    return orjson.dumps(said_of(record, catalogue=catalogue), option=orjson.OPT_APPEND_NEWLINE)
 
 
 def from_line(line: bytes, *, catalogue: Catalogue) -> StoredRecord:

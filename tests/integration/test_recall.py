@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from datarun.cli import app
+from datarun.db import connect
 from datarun.envelope import decode, encode
 from datarun.errors import DatarunError
 from datarun.events import FoldFailed, FoldRequested, FoldTested
+from datarun.gateway_client import GatewayRefused, GatewayUnavailable
 from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
-from datarun.topics import FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, Catalogue
-from tests.gateways import USER, Gateway, fold_body, pretend_projected, running_gateway
+from datarun.projection.apply import apply
+from datarun.recall import Client, Recalled
+from datarun.topics import FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, PROJECTED, Catalogue
+from tests.gateways import USER, Gateway, fold_body, running_gateway
 from tests.histories import CONTEXT, run_event
 from tests.unit.test_verification import PROVENANCE
 
@@ -40,9 +45,16 @@ class Site:
         records = [one for batch in self.log.read(dict.fromkeys(ends, 0), until_end=True) for one in batch]
         return [event for one in records if isinstance(event := decode(one.value, one.headers), FoldRequested)]
 
-    def again(self) -> dict[int, str]:
-        """Return the folds with a second attempt, and its queue."""
-        return {event.fold_id: event.priority.value for event in self.requests() if event.attempt == 2}
+    def again(self) -> set[int]:
+        """Return the folds with a second attempt."""
+        return {event.fold_id for event in self.requests() if event.attempt == 2}
+
+    def project(self) -> None:
+        """Bring the log into the read model, as the projector does."""
+        ends = self.log.end_offsets([self.catalogue.full_name(topic) for topic in PROJECTED])
+        with closing(connect(self.gateway.postgres_url)) as connection:
+            for batch in self.log.read(dict.fromkeys(ends, 0), until_end=True):
+                apply(batch, connection, catalogue=self.catalogue)
 
     def recall(self, *arguments: str, code: int = 0) -> str:
         """Run `datarun recall` and return what it printed."""
@@ -55,7 +67,6 @@ class Site:
 def site(kafka: str, postgres_url: str, topic_prefix: str, blobs_url: str, tmp_path: Path) -> Iterator[Site]:
     """Folds 1 and 2 tested by the good runner, 3 and 4 by the bad one, 5 failed there, 6 waits."""
     create_topics(kafka, prefix=topic_prefix)
-    pretend_projected(postgres_url, topic_prefix)
     log, catalogue = KafkaLog(kafka), Catalogue(topic_prefix)
     servers = {"kafka": kafka, "postgres_url": postgres_url, "blobs_url": blobs_url, "prefix": topic_prefix}
     password = tmp_path / "password"
@@ -72,22 +83,24 @@ def site(kafka: str, postgres_url: str, topic_prefix: str, blobs_url: str, tmp_p
                 said |= {"provenance": PROVENANCE.model_copy(update={"environment": digest})}
             event = run_event(kind, fold_id).model_copy(update=said)
             log.append(encode(event, catalogue=catalogue, context=CONTEXT)).result(30)
-        options = ["--dir", str(tmp_path), "--kafka", kafka, "--blobs", blobs_url, "--topic-prefix", topic_prefix]
+        options = ["--dir", str(tmp_path), "--kafka", kafka, "--topic-prefix", topic_prefix]
         options += ["--gateway", gateway.url, "--user", USER[0], "--password-file", str(password)]
-        yield Site(gateway, log, catalogue, tuple(options), dataset)
+        made = Site(gateway, log, catalogue, tuple(options), dataset)
+        made.project()
+        yield made
     log.close()
 
 
 def test_the_results_of_a_runner_are_asked_for_again_once(site: Site) -> None:
     """A plan asks for nothing; executed, each of the runner's folds has one new attempt, also when it is said twice."""
     assert "3 folds to ask for again" in site.recall("--runner", "bad-*")
-    assert site.again() == {}
-    assert "3 asked for, 0 refused" in site.recall("--runner", BAD, "--priority", "H", "--execute")
-    assert site.again() == {3: "H", 4: "H", 5: "H"}
+    assert site.again() == set()
+    assert "3 asked for, 0 refused" in site.recall("--runner", BAD, "--execute")
+    assert site.again() == {3, 4, 5}
     before = {event.fold_id: event for event in site.requests() if event.attempt == 1}
     for event in site.requests():
         first = before[event.fold_id]
-        assert (event.train_is, event.test_is, event.files) == (first.train_is, first.test_is, first.files)
+        assert (event.train_is, event.files, event.requested_by) == (first.train_is, first.files, first.requested_by)
     said = site.recall("--runner", BAD, "--execute")
     assert "0 folds to ask for again" in said
     assert "3  left alone: a newer attempt is asked for" in said
@@ -102,11 +115,24 @@ def test_an_environment_and_a_dataset_are_told_apart(site: Site) -> None:
     assert "0 folds to ask for again" in site.recall("--dataset", str(site.dataset), "--before", "1h")
     assert "0 folds to ask for again" in site.recall("--dataset", "77", "--execute")
     assert site.recall("--execute", code=1).startswith("Say --runner, --environment or --dataset")
-    assert site.again() == {}
+    assert site.again() == set()
 
 
-def test_what_was_replaced_is_left_alone_and_what_is_refused_is_told(site: Site) -> None:
-    """A new version of the submission has folds of its own; a fold whose bytes are gone is named, the others go on."""
+def test_a_recall_that_the_log_does_not_show_yet_is_not_doubled(site: Site) -> None:
+    """Asking again for the same doubted attempt has the first answer; a refused fold is named and the others go on."""
+    client = Client(site.gateway.url, *USER)
+    fold = Recalled(fold_id=3, attempt=1, runner_id=BAD, tested=True)
+    client.ask(fold)
+    client.ask(fold)
+    assert [event.attempt for event in site.requests() if event.fold_id == 3] == [1, 2]
+    with pytest.raises(GatewayRefused):
+        client.ask(replace(fold, fold_id=6))
+    with pytest.raises(GatewayUnavailable):
+        replace(client, url="http://127.0.0.1:1").ask(fold)
+
+
+def test_what_was_replaced_is_left_alone(site: Site) -> None:
+    """A new version of the submission has folds of its own."""
     body = fold_body(20, 9, site.dataset, force="submission, submission_fold")
     assert site.gateway.post("submissionfold/", body).status_code == 201
     said = site.recall("--runner", BAD, "--execute")

@@ -19,7 +19,7 @@ from datarun.db import connect
 from datarun.envelope import decode, encode
 from datarun.errors import DatarunError, Retryable
 from datarun.events import DataUploaded, FoldTested
-from datarun.log import Record, StoredRecord
+from datarun.log import REQUEUED, Record, StoredRecord
 from datarun.log.admin import create_topics
 from datarun.log.archive import read_lines
 from datarun.log.copies import REPLAYED
@@ -110,7 +110,7 @@ def plain(records: list[StoredRecord], prefix: str) -> list[tuple[object, ...]]:
             one.partition,
             one.key,
             one.value,
-            tuple(header for header in one.headers if header[0] != REPLAYED),
+            tuple(header for header in one.headers if header[0] not in (REPLAYED, REQUEUED)),
         )
         for one in sorted(records, key=lambda one: one.position)
     ]
