@@ -16,6 +16,7 @@ import typer
 from datarun.cli.options import DEFAULT_FOLDER, Execute, Folder, Kafka, Postgres, TopicPrefix
 
 if TYPE_CHECKING:
+    from datarun.cli.bars import Bar
     from datarun.log.kafka import KafkaLog
     from datarun.projection.offsets import Offsets
     from datarun.replay.progress import Progress
@@ -131,7 +132,9 @@ def _times(since: str | None, until: str | None, last: str | None) -> tuple[int 
 
 
 def _show_plan(settings: Settings, chosen: Wanted, into: _Into) -> None:
-    with _source(settings) as event_log, _bar("counting") as told:
+    from datarun.cli.bars import bar
+
+    with _source(settings) as event_log, bar("counting") as told:
         counted = _replay(settings, event_log, chosen, told=told).count()
     for (topic, wire_type), count in sorted(counted.items()):
         print(f"{count:>12,}  {topic}  {wire_type}", file=sys.stderr)
@@ -139,6 +142,8 @@ def _show_plan(settings: Settings, chosen: Wanted, into: _Into) -> None:
 
 
 def _execute(settings: Settings, chosen: Wanted, into: _Into, *, digest: str, rate: float | None, fresh: bool) -> None:
+    from datarun.cli.bars import bar
+
     state = _state_file(settings, into, digest)
     with ExitStack() as stack:
         event_log = stack.enter_context(_source(settings))
@@ -146,7 +151,7 @@ def _execute(settings: Settings, chosen: Wanted, into: _Into, *, digest: str, ra
         chosen = _as_begun(chosen, progress)
         target = _target(settings, chosen, into)
         stack.callback(target.close)
-        work = _replay(settings, event_log, chosen, told=stack.enter_context(_bar("replaying")), progress=progress)
+        work = _replay(settings, event_log, chosen, told=stack.enter_context(bar("replaying")), progress=progress)
         _go_on(target, work, progress)
 
         def save(here: Offsets) -> None:
@@ -187,7 +192,7 @@ def _as_begun(chosen: Wanted, progress: Progress | None) -> Wanted:
 
 
 def _replay(
-    settings: Settings, event_log: KafkaLog, chosen: Wanted, *, told: _Told, progress: Progress | None = None
+    settings: Settings, event_log: KafkaLog, chosen: Wanted, *, told: Bar, progress: Progress | None = None
 ) -> Replay:
     from datarun.replay.progress import offsets
     from datarun.replay.replaying import Replay
@@ -276,31 +281,3 @@ def _database_errors() -> Iterator[None]:
         yield
     except psycopg2.OperationalError as error:
         raise DatabaseUnavailable(f"the database did not answer: {error}".strip()) from error
-
-
-class _Told:
-    """A bar on the standard error, with events a second; only on a terminal."""
-
-    def __init__(self, doing: str) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-        from rich.text import Text
-
-        class Speed(ProgressColumn):
-            def render(self, task: Task) -> Text:
-                return Text(f"{task.speed or 0:,.0f} events/s")
-
-        console = Console(stderr=True)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed())
-        self.bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self._task = self.bar.add_task(doing, total=None)
-
-    def __call__(self, done: int, total: int) -> None:
-        self.bar.update(self._task, completed=done, total=total)
-
-
-@contextmanager
-def _bar(doing: str) -> Iterator[_Told]:
-    told = _Told(doing)
-    with told.bar:
-        yield told
