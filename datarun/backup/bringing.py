@@ -20,12 +20,11 @@ from datarun.log.reading import record_at
 from datarun.log.restoring import Restoration
 from datarun.topics import Catalogue
 
+LEADER_SECONDS = 15.0
+
 
 class NotEmpty(BadBackup):
     """The installation has records that are not the backup's."""
-
-
-LEADER_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
