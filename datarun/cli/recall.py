@@ -38,7 +38,8 @@ def recall(
 ) -> None:
     """Ask again for every fold whose result is of a runner, an environment or a dataset.
 
-    Interrupted, the same command goes on; what was asked for again since is left alone.
+    Interrupted, the same command goes on; what is asked for again already is left alone. With --before, what comes of
+    it is not doubted in its turn.
     """
     from contextlib import closing
     from datetime import UTC, datetime
@@ -48,12 +49,15 @@ def recall(
     from datarun.log.kafka import KafkaLog
     from datarun.settings import load_settings
 
-    at = moment(before, now=datetime.now(UTC)) if before else None
+    now = datetime.now(UTC)
+    at = moment(before, now=now) if before else None
     settings = load_settings(folder, kafka=kafka, topic_prefix=topic_prefix)
     with closing(KafkaLog(settings.brokers)) as event_log:
         doubt = recalling.Doubt(runner, environment, dataset, at)
         plan = recalling.plan(event_log, doubt, catalogue=settings.catalogue)
     _show(plan)
+    if at is None:
+        print(f"given again, add --before {now:%Y-%m-%dT%H:%M:%S}: results from then on are not doubted")
     if not execute:
         print("nothing was done: --execute does it")
         return
