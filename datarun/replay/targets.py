@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Protocol
 
@@ -181,7 +182,9 @@ class SchemaTarget:
         self._connection = connection
         self._schema = schema
         self._catalogue = catalogue
-        with connection:
+        with connection, connection.cursor() as cursor:
+            # As in the projector: what a crash of Postgres takes, it takes with its offsets.
+            cursor.execute("set synchronous_commit = off")
             create_read_model(connection, schema=schema)
 
     def offsets(self) -> Offsets:
@@ -195,12 +198,19 @@ class SchemaTarget:
     def write(self, records: Sequence[StoredRecord]) -> int:
         """Apply records that the tables have not seen; raises psycopg2's OperationalError."""
         here, count = self.offsets(), 0
-        for tp in sorted({TopicPartition(one.topic, one.partition) for one in records}):
-            position = here.get(tp, 0)
-            for run in _runs([one for one in records if (one.topic, one.partition) == tp and one.offset >= position]):
-                self._pass_over(tp, position, run[0].offset)
-                count += apply(run, self._connection, catalogue=self._catalogue, schema=self._schema).count
-                position = run[-1].offset + 1
+        fresh: dict[TopicPartition, list[StoredRecord]] = {}
+        for record in records:
+            tp = TopicPartition(record.topic, record.partition)
+            if record.offset >= here.setdefault(tp, 0):
+                fresh.setdefault(tp, []).append(record)
+        # A stretch of each partition at once: without gaps that is all there is.
+        for stretches in zip_longest(*map(_runs, fresh.values()), fillvalue=[]):
+            for run in filter(None, stretches):
+                tp = TopicPartition(run[0].topic, run[0].partition)
+                self._pass_over(tp, here[tp], run[0].offset)
+                here[tp] = run[-1].offset + 1
+            together = list(chain.from_iterable(stretches))
+            count += apply(together, self._connection, catalogue=self._catalogue, schema=self._schema).count
         return count
 
     def reach(self, reached: Offsets) -> None:
