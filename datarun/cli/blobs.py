@@ -30,24 +30,23 @@ def gc(
     """Delete old blobs that neither the log nor a claim of the gateway names; without --execute only list them."""
     from contextlib import closing
 
-    import psycopg2
-
     from datarun.blob_collection import collect, unnamed
     from datarun.blobs import open_folder
     from datarun.cli.bars import bar
+    from datarun.cli.servers import database_errors
     from datarun.db import connect
-    from datarun.errors import DatabaseUnavailable
     from datarun.log.kafka import KafkaLog
     from datarun.settings import load_settings
 
     servers = {"kafka": kafka, "postgres_url": postgres, "blobs": blobs, "topic_prefix": topic_prefix}
     settings = load_settings(folder, **servers)
     store = open_folder(settings.blobs)
-    try:
-        connection = connect(settings.postgres, application="datarun-blobs")
-    except psycopg2.OperationalError as error:
-        raise DatabaseUnavailable(f"the database did not answer: {error}".strip()) from error
-    with closing(KafkaLog(settings.brokers)) as log, closing(connection), bar("reading the log") as told:
+    with (
+        database_errors(),
+        closing(connect(settings.postgres, application="datarun-blobs")) as connection,
+        closing(KafkaLog(settings.brokers)) as log,
+        bar("reading the log") as told,
+    ):
         found = unnamed(store, log, connection, catalogue=settings.catalogue, seconds=hours * 3600, told=told)
         deleted = collect(store, found, seconds=hours * 3600) if execute else []
     if not execute:

@@ -167,23 +167,21 @@ def _office(folder: Path, kafka: str | None, postgres: str | None, topic_prefix:
 @contextmanager
 def _cursor(url: str | None) -> Iterator[Any]:
     """Yield a cursor, or None where there is no database; the runners' letters are in the log."""
-    import psycopg2
+    from contextlib import closing
 
+    from datarun.cli.servers import database_errors
     from datarun.db import connect
-    from datarun.errors import DatabaseUnavailable
 
     if url is None:
         yield None
         return
-    try:
-        connection = connect(url, application="datarun-dlq")
-    except psycopg2.OperationalError as error:
-        raise DatabaseUnavailable(f"the database did not answer: {error}".strip()) from error
-    try:
-        with connection, connection.cursor() as cursor:
-            yield cursor
-    finally:
-        connection.close()
+    with (
+        database_errors(),
+        closing(connect(url, application="datarun-dlq")) as connection,
+        connection,
+        connection.cursor() as cursor,
+    ):
+        yield cursor
 
 
 def _is_wanted(letter: DeadLetter, reason: str | None, wire_type: str | None, *, every: bool) -> bool:

@@ -88,6 +88,7 @@ def replay(
     It reads by offset and joins no group. Interrupted or killed, the same command goes on where it was.
     """
     from datarun.cli.events import topics_named
+    from datarun.cli.servers import database_errors
     from datarun.log.selection import Selection
     from datarun.replay.selection import Wanted
     from datarun.settings import load_settings
@@ -114,7 +115,7 @@ def replay(
     since_ms, until_ms = _times(since, until, last)
     wanted = Wanted(replace(chosen, since_ms=since_ms, until_ms=until_ms), where)
     if execute:
-        with _database_errors():
+        with database_errors():
             _execute(settings, wanted, into, digest=digest, rate=rate, fresh=fresh)
     else:
         _show_plan(settings, wanted, into)
@@ -269,15 +270,3 @@ def _source(settings: Settings) -> Iterator[KafkaLog]:
         yield event_log
     finally:
         event_log.close()
-
-
-@contextmanager
-def _database_errors() -> Iterator[None]:
-    import psycopg2
-
-    from datarun.errors import DatabaseUnavailable
-
-    try:
-        yield
-    except psycopg2.OperationalError as error:
-        raise DatabaseUnavailable(f"the database did not answer: {error}".strip()) from error
