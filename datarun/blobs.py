@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from datarun.errors import BlobCorrupt, BlobMissing, BlobsUnavailable, DatarunError
@@ -20,6 +22,9 @@ from datarun.incoming import Incoming, sweep
 
 OCTETS = "application/octet-stream"
 CHUNK_BYTES = 1 << 20
+TOUCH_SECONDS = 3600.0
+"""A blob that was not asked for so long is touched when it is."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class BlobStore(Protocol):
@@ -62,6 +67,14 @@ def open_blobs(url: str) -> StreamedBlobs:
     return ObjectBlobs(url)
 
 
+def open_folder(url: str) -> LocalBlobs:
+    """Open the store a URL names if it is a folder of this machine; raises DatarunError for another one."""
+    store = open_blobs(url)
+    if not isinstance(store, LocalBlobs):
+        raise DatarunError(f"{url} is not a folder: blobs of an object store cannot be collected")
+    return store
+
+
 def verified(content: bytes, blob: Blob) -> bytes:
     """Return the content if it is the blob's; raises BlobCorrupt."""
     if hashlib.sha256(content).hexdigest() != blob.sha256:
@@ -74,6 +87,14 @@ def _key(sha256: str) -> str:
     return f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
 
+class KeptBlob(NamedTuple):
+    """A blob of a folder, and when it was put or asked for the last time (seconds since 1970)."""
+
+    sha256: str
+    size: int
+    touched_at: float
+
+
 class LocalBlobs:
     """Blobs as files: written aside, synced, renamed, so that a half blob is never visible."""
 
@@ -83,9 +104,8 @@ class LocalBlobs:
     def put(self, content: bytes | memoryview, *, media_type: str = OCTETS) -> Blob:
         """Store bytes durably and return what an event may say of them."""
         blob = Blob(sha256=hashlib.sha256(content).hexdigest(), size=len(content), media_type=media_type)
-        path = self.path(blob)
-        if not (path.is_file() and path.stat().st_size == blob.size):
-            self._write(path, content)
+        if self.size(blob.sha256) != blob.size:
+            self._write(self.path(blob), content)
         return blob
 
     def get(self, blob: Blob) -> bytes:
@@ -98,11 +118,36 @@ class LocalBlobs:
         return verified(content, blob)
 
     def size(self, sha256: str) -> int | None:
-        """Return how many bytes a blob has, None for one that is not there."""
+        """Return how many bytes a blob has, None for one that is not there.
+
+        Who asks may be about to name it: from now on it counts as new again.
+        """
+        path = self._folder / _key(sha256)
         try:
-            return (self._folder / _key(sha256)).stat().st_size
+            found = path.stat()
+            if found.st_mtime < time.time() - TOUCH_SECONDS:
+                with suppress(PermissionError):
+                    os.utime(path)
         except FileNotFoundError:
             return None
+        return found.st_size
+
+    def kept(self) -> Iterator[KeptBlob]:
+        """Yield every blob of the folder."""
+        for path in self._folder.glob("[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]/*"):
+            with suppress(FileNotFoundError):
+                if _SHA256.fullmatch(path.name):
+                    found = path.stat()
+                    yield KeptBlob(path.name, found.st_size, found.st_mtime)
+
+    def forget(self, sha256: str, *, untouched_seconds: float) -> bool:
+        """Delete a blob that nobody has put or asked for so long; False for another one. Raises OSError."""
+        path = self._folder / _key(sha256)
+        with suppress(FileNotFoundError):
+            if path.stat().st_mtime < time.time() - untouched_seconds:
+                path.unlink()
+                return True
+        return False
 
     def read(self, sha256: str, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes from start to before stop; raises BlobMissing."""

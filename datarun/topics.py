@@ -134,7 +134,7 @@ DEAD_LETTERS = Topic(
     Kind.EVENTS,
     "the refused record's",
     (),
-    ("runner",),
+    ("runner", "people"),
     ("people",),
     partitions=1,
 )

@@ -8,14 +8,19 @@ import typer
 
 from datarun.cli import (
     as_of,
+    backup,
+    blobs,
     db,
     demo,
     deploy,
+    dlq,
     doctor,
     events,
     fold,
     intake,
     projection,
+    recall,
+    replay,
     schemas,
     services,
     stack,
@@ -36,12 +41,25 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("as-of")(as_of.as_of)
-for command in (demo.demo, doctor.doctor, stack.up, stack.status, stack.down, stack.prepare):
+for command in (
+    backup.backup,
+    backup.restore,
+    demo.demo,
+    doctor.doctor,
+    recall.recall,
+    replay.replay,
+    stack.up,
+    stack.status,
+    stack.down,
+    stack.prepare,
+):
     app.command()(command)
 for name in services.MODULES:
     services.register(app, name)
+app.add_typer(blobs.app, name="blobs")
 app.add_typer(db.app, name="db")
 app.add_typer(deploy.app, name="deploy")
+app.add_typer(dlq.app, name="dlq")
 app.add_typer(events.app, name="events")
 app.add_typer(fold.app, name="fold")
 app.add_typer(intake.app, name="intake")

@@ -64,9 +64,9 @@ def json_line(entry: Entry, catalogue: Catalogue) -> str:
 
 def told(entry: Entry, catalogue: Catalogue) -> dict[str, Any]:
     """Return all of a record, its event in place of its bytes."""
-    from datarun.log.jsonl import to_line
+    from datarun.log.lines import said_of
 
-    told = to_line(entry.record, catalogue=catalogue)
+    told = said_of(entry.record, catalogue=catalogue)
     if entry.refusal is not None:
         return told | {"refused": entry.refusal.reason, "detail": str(entry.refusal)}
     event = entry.event

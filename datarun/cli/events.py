@@ -121,7 +121,7 @@ def show(
     with _opened(folder, kafka, topic_prefix) as at:
         if len(named) == 3 and named[1].isdecimal() and named[2].isdecimal():  # noqa: PLR2004 - as the argument says
             offset = int(named[2])
-            topics = _topics([named[0]])
+            topics = topics_named([named[0]])
             selection = Selection(topics, partition=int(named[1]), first_offset=offset, stop_offset=offset + 1)
             matches: Callable[[StoredRecord], bool] = lambda record: record.offset == offset  # noqa: E731
         else:
@@ -246,7 +246,7 @@ def _selection(
     partition, offsets = place
     first, stop = _range(offsets)
     return Selection(
-        topics=tuple(topic for topic in _topics(topics) if topic.name not in but),
+        topics=tuple(topic for topic in topics_named(topics) if topic.name not in but),
         partition=partition,
         first_offset=first,
         stop_offset=stop,
@@ -259,7 +259,8 @@ def _selection(
     )
 
 
-def _topics(names: list[str] | None) -> tuple[Any, ...]:
+def topics_named(names: list[str] | None) -> tuple[Any, ...]:
+    """Return the topics of some names, all without any; raises typer.BadParameter."""
     from datarun.topics import TOPICS
 
     known = {topic.name: topic for topic in TOPICS}

@@ -11,4 +11,5 @@ Folder = Annotated[Path, typer.Option("--dir", help="The folder of the stack, wh
 Kafka = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The broker, instead of the folder's.")]
 Postgres = Annotated[str | None, typer.Option(metavar="URL", help="The database, instead of the folder's.")]
 TopicPrefix = Annotated[str | None, typer.Option(help="What the topics' names begin with.")]
+Execute = Annotated[bool, typer.Option("--execute", help="Do it; without this, only what would be done is shown.")]
 DEFAULT_FOLDER = Path(".datarun")

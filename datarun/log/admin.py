@@ -33,6 +33,14 @@ def probe(brokers: Brokers | str, timeout: float) -> bool:
         return False
 
 
+def cluster_id(brokers: Brokers | str) -> str:
+    """Return by what name a cluster knows itself, however it is reached; raises LogUnavailable."""
+    try:
+        return str(_client(brokers).list_topics(timeout=TIMEOUT_SECONDS).cluster_id)
+    except KafkaException as error:
+        raise LogUnavailable(str(error)) from error
+
+
 def create_topics(brokers: Brokers | str, *, prefix: str = DEFAULT_PREFIX) -> list[str]:
     """Make the missing topics, set the share groups' configs and return the names made, when brokers know of both.
 

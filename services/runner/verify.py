@@ -5,34 +5,20 @@ Exits with 0 when all did, 1 when one did not, 2 when one could not be run again
 
 from __future__ import annotations
 
-import os
-import secrets
-import shutil
-import socket
 import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datarun.errors import DatarunError, Retryable
 from datarun.http_blobs import CACHE_MIB, blobs_of
 from datarun.log.kafka import KafkaLog
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
 from datarun.telemetry import configure_logging
-from services.runner.environments.builder import Builder
-from services.runner.environments.folders import Folders
-from services.runner.environments.follower import Follower
-from services.runner.environments.installer import UvInstaller
-from services.runner.environments.shelf import Shelf
-from services.runner.execution import Executor, Limits, SandboxRefused
-from services.runner.execution.sandboxes import ISOLATED, at_least, remedy
+from services.runner.execution import Limits, SandboxRefused
+from services.runner.execution.sandboxes import ISOLATED, remedy
 from services.runner.options import (
     CORES,
     HARD_LIMIT_SECONDS,
@@ -50,30 +36,18 @@ from services.runner.options import (
     TokenFile,
     TopicPrefix,
 )
-from services.runner.publisher import Publisher
-from services.runner.tested import TestedFold, Wanted, find
-from services.runner.verdicts import Exit, Tally, lines
-from services.runner.verification import NotVerifiable, Verdict, Verifier
+from services.runner.rerunning import Options, Recorded, bar_on, say, verifier_of, verify_all
+from services.runner.tested import Wanted, find
+from services.runner.verdicts import Exit, Tally
 
 CONFIGURATION_ERROR = 78
-
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """How folds are run again."""
-
-    limits: Limits
-    slots: int
-    sandbox_min: int
-    show_provenance: bool
-    package_index: str | None = None
 
 
 def run(settings: Settings, wanted: Wanted, options: Options, console: Console) -> Exit:
     """Verify the wanted folds, a line each as they come, and return the exit code."""
     event_log = KafkaLog(settings.brokers)
     try:
-        with _bar(console) as bar:
+        with bar_on(console) as bar:
             task = bar.add_task("reading the log", total=None)
             found = find(
                 event_log,
@@ -83,77 +57,20 @@ def run(settings: Settings, wanted: Wanted, options: Options, console: Console) 
             )
         tally = Tally(not_verified=len(found.problems))
         for fold_id, problem in found.problems.items():
-            _say(console, f"fold {fold_id}  NOT VERIFIED: it {problem}")
+            say(console, f"fold {fold_id}  NOT VERIFIED: it {problem}")
         if not found.folds:
             tally.not_verified += not found.problems
-            _say(console, "there is no tested fold to run again")
+            say(console, "there is no tested fold to run again")
             return tally.exit_code
         begun = time.monotonic()
-        with _verifier(settings, options, event_log) as verifier:
-            _verify(verifier, found.folds, tally, options, console)
-        _say(console, f"{tally.summary} in {time.monotonic() - begun:.1f} s")
+        blobs = blobs_of(settings, cache_folder=settings.directory / "blob-cache", cache_mib=CACHE_MIB)
+        recorded = Recorded(event_log, blobs, settings.catalogue)
+        with verifier_of(recorded, options, settings.directory) as verifier:
+            verify_all(verifier, found.folds, tally, options, console)
+        say(console, f"{tally.summary} in {time.monotonic() - begun:.1f} s")
         return tally.exit_code
     finally:
         event_log.close()
-
-
-@contextmanager
-def _verifier(settings: Settings, options: Options, event_log: KafkaLog) -> Iterator[Verifier]:
-    """Start an executor as a runner's, in a folder of its own."""
-    verifier_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(2)}"
-    work_folder = settings.directory.absolute() / "verifier" / verifier_id
-    cache_folder = settings.directory / "blob-cache"
-    blobs = blobs_of(settings, cache_folder=cache_folder, cache_mib=CACHE_MIB)
-    plans = at_least(options.sandbox_min)
-    # Those that a runner with this folder has built are used; what is missing is built, and nobody is told.
-    folders = Folders(settings.directory.absolute() / "runner" / "environments")
-    shelf = Shelf(folders.root)
-    follower = Follower(event_log, lambda _: None, shelf=shelf, catalogue=settings.catalogue, runner_id=verifier_id)
-    executor = Executor(
-        blobs=blobs,
-        limits=options.limits,
-        slots=options.slots,
-        work_folder=work_folder,
-        plans=plans,
-        environments=shelf,
-    )
-    publisher = Publisher(event_log, catalogue=settings.catalogue, source=f"datarun/verifier/{verifier_id}")
-    try:
-        sandbox = executor.start()
-        follower.start(Builder(folders, UvInstaller(options.package_index), executor.try_imports))
-        yield Verifier(executor, event_log, publisher, verifier_id, sandbox)
-    finally:
-        follower.stop()
-        executor.close()
-        shutil.rmtree(work_folder, ignore_errors=True)
-
-
-def _verify(verifier: Verifier, folds: list[TestedFold], tally: Tally, options: Options, console: Console) -> None:
-    def verdict_of(fold: TestedFold) -> Verdict | NotVerifiable:
-        try:
-            return verifier.verify(fold)
-        except NotVerifiable as problem:
-            return problem
-
-    pool = ThreadPoolExecutor(options.slots, thread_name_prefix="verify")
-    try:
-        with _bar(console) as bar:
-            task = bar.add_task("running again", total=len(folds))
-            for fold, verdict in zip(folds, pool.map(verdict_of, folds), strict=True):
-                for line in lines(fold, verdict, tally, show_provenance=options.show_provenance):
-                    _say(console, line)
-                bar.advance(task)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _bar(console: Console) -> Progress:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-
-
-def _say(console: Console, line: str) -> None:
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def main(  # noqa: PLR0913 - a command's options are its arguments

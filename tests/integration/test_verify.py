@@ -259,6 +259,47 @@ def test_a_provenance_holds_digests_and_no_content(installation: Installation) -
     assert provenance.cpu
 
 
+def capsule(installation: Installation, fold_id: int) -> Path:
+    """Write a fold's capsule by the command, and return it."""
+    file = installation.folder / f"fold-{fold_id}.tar"
+    options = ["--kafka", installation.kafka, "--blobs", str(installation.folder / "blobs")]
+    command = [sys.executable, "-m", "datarun.cli", "fold", "export", str(fold_id), str(file), *options]
+    command += ["--topic-prefix", installation.catalogue.prefix, "--dir", str(installation.folder / "dir")]
+    subprocess.run(command, check=True, timeout=WAIT_SECONDS)
+    return file
+
+
+def run_capsule(file: Path, *options: str) -> tuple[int, str]:
+    """Run a capsule's fold where no server is known, and return the exit code and what was printed."""
+    command = [sys.executable, "-m", "datarun.cli", "fold", "run", str(file), "--sandbox-min", "1", *options]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("DATARUN_")}
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=WAIT_SECONDS, check=False, cwd=file.parent
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_capsule_gives_every_bit_again_without_a_server(installation: Installation) -> None:
+    """A fold in a file, with nothing else, is run in the sandbox and gives the bits that were recorded."""
+    file = capsule(installation, 12)
+    found = installation.reproduced(12)
+    code, output = run_capsule(file, "--provenance")
+    assert code == 0, output
+    assert "fold 12  submission 2  reproduced\n" in output
+    assert f"    data {installation.tested(12).provenance.data}\n" in output
+    assert installation.reproduced(12) == found
+    again = capsule(installation, 12)
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_a_capsule_of_a_fold_that_draws_is_told_from_it(installation: Installation) -> None:
+    """What gives other bits says so with the exit code, and a fold that failed cannot be compared."""
+    code, output = run_capsule(capsule(installation, 23))
+    assert (code, "DIFFERENT: full_train_predictions" in output) == (1, True), output
+    code, output = run_capsule(capsule(installation, 14))
+    assert (code, "it failed: there are no test predictions" in output) == (2, True), output
+
+
 def test_the_log_away_is_told_by_the_exit_code(installation: Installation) -> None:
     """Without a broker the exit code is 3, as that of the other commands."""
     away = Installation("127.0.0.1:1", installation.folder, installation.log, installation.bench, Catalogue("x."))

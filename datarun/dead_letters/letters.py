@@ -1,0 +1,160 @@
+"""What is dead: the projector's letters are rows beside its offsets, the runners' are copies in a topic.
+
+Both name the refused record by where it stands in the log, which still has it. What people decided is in that topic
+too, so that a read model made anew has forgotten nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from psycopg2.extensions import cursor as Cursor
+
+from datarun.envelope import Headers, header
+from datarun.errors import DatarunError, Misrouted
+from datarun.log import EventLog, Position, Record, StoredRecord
+from datarun.projection.columns import moment
+from datarun.topics import DEAD_LETTERS, Catalogue
+
+RUNNER, PROJECTOR = "runner", "projector"
+RETRIED, DROPPED = "retried", "dropped"
+REASON, DETAIL, POSITION = "datarun-reason", "datarun-detail", "datarun-position"
+DECISION, DECIDED_BY, NOTE = "datarun-decision", "datarun-decided-by", "datarun-note"
+_FROM_TABLE = """
+select topic, partition, "offset", reason, detail, key, length(value), headers
+from rm.dead_letter"""
+_KNOWN = "select to_regclass('rm.dead_letter') is not null"
+
+
+class NoPosition(DatarunError):
+    """A position is written as topic:partition:offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What somebody did about a dead letter."""
+
+    kind: str
+    by: str
+    at: datetime
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A refused record: where it stands, why and by whom it was refused, what it says it is."""
+
+    position: Position
+    reason: str
+    detail: str
+    found_by: tuple[str, ...]
+    wire_type: str
+    key: str
+    size: int | None
+    decision: Decision | None = None
+
+
+Letters = dict[Position, DeadLetter]
+
+
+def read_letters(log: EventLog, cursor: Cursor | None, *, catalogue: Catalogue) -> list[DeadLetter]:
+    """Return every dead letter by its position, with what was decided; without a database the runners' alone.
+
+    Raises LogUnavailable, psycopg2's OperationalError.
+    """
+    letters: Letters = {}
+    if cursor is not None:
+        for letter in _of_projector(cursor):
+            letters[letter.position] = letter
+    decisions: dict[Position, Decision] = {}
+    for record in _topic(log, catalogue):
+        position = _named_by(record.headers, catalogue)
+        if position is None:
+            continue
+        kind = header(record.headers, DECISION)
+        if kind is not None:
+            decisions[position] = _decision(record, kind)
+        else:
+            letters[position] = _of_runner(record, position, letters.get(position))
+    return [replace(letters[position], decision=decisions.get(position)) for position in sorted(letters)]
+
+
+def decision_record(position: Position, kind: str, *, by: str, note: str, catalogue: Catalogue) -> Record:
+    """Return the record that says a dead letter is dealt with; nothing is deleted."""
+    about = text_of(position).encode()
+    headers = ((DECISION, kind.encode()), (POSITION, about), (DECIDED_BY, by.encode()), (NOTE, note.encode()))
+    return Record(catalogue.full_name(DEAD_LETTERS), about, b"{}", headers)
+
+
+def text_of(position: Position) -> str:
+    """Return a position as people and headers write it."""
+    return f"{position.topic}:{position.partition}:{position.offset}"
+
+
+def position_of(text: str) -> Position:
+    """Return the position a text names; raises NoPosition."""
+    topic, _, rest = text.partition(":")
+    partition, _, offset = rest.partition(":")
+    if not (topic and _is_number(partition, 9) and _is_number(offset, 18)):
+        raise NoPosition(f"{text[:200]!r} is not written as topic:partition:offset")
+    return Position(topic, int(partition), int(offset))
+
+
+def _is_number(text: str, most: int) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= most
+
+
+def _topic(log: EventLog, catalogue: Catalogue) -> Iterable[StoredRecord]:
+    ends = log.end_offsets([catalogue.full_name(DEAD_LETTERS)])
+    return (record for batch in log.read(dict.fromkeys(ends, 0), until_end=True) for record in batch)
+
+
+def _named_by(headers: Headers, catalogue: Catalogue) -> Position | None:
+    """Return the position that a record of the topic is about; anybody may have written it, so it may be none."""
+    try:
+        position = position_of(header(headers, POSITION) or "")
+        if position.partition >= catalogue.topic(position.topic).partitions:
+            return None
+    except (NoPosition, Misrouted):
+        return None
+    return position
+
+
+def _decision(record: StoredRecord, kind: str) -> Decision:
+    by, note = header(record.headers, DECIDED_BY) or "", header(record.headers, NOTE) or ""
+    return Decision(kind if kind in (RETRIED, DROPPED) else "unknown", by, moment(record.timestamp_ms), note)
+
+
+def _of_runner(record: StoredRecord, position: Position, known: DeadLetter | None) -> DeadLetter:
+    if known is not None:
+        return known if RUNNER in known.found_by else replace(known, found_by=(*known.found_by, RUNNER))
+    return DeadLetter(
+        position,
+        reason=header(record.headers, REASON) or "",
+        detail=header(record.headers, DETAIL) or "",
+        found_by=(RUNNER,),
+        wire_type=header(record.headers, "ce_type") or "",
+        key=(record.key or b"").decode("utf-8", "replace"),
+        size=len(record.value or b""),
+    )
+
+
+def _of_projector(cursor: Cursor) -> Sequence[DeadLetter]:
+    cursor.execute(_KNOWN)
+    if cursor.fetchone() != (True,):
+        return []
+    cursor.execute(_FROM_TABLE)
+    return [
+        DeadLetter(
+            Position(topic, partition, offset),
+            reason=reason,
+            detail=detail,
+            found_by=(PROJECTOR,),
+            wire_type=next((value for name, value in headers if name == "ce_type" and value), ""),
+            key=bytes(key or b"").decode("utf-8", "replace"),
+            size=size,
+        )
+        for topic, partition, offset, reason, detail, key, size, headers in cursor.fetchall()
+    ]

@@ -1,0 +1,250 @@
+"""Where replayed records go. A target knows how to go on after a kill: it forgets or finds what it had half done."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import chain, zip_longest
+from pathlib import Path
+from typing import Protocol
+
+from psycopg2.extensions import connection as Connection
+
+from datarun.errors import DatarunError
+from datarun.log import EventLog, Position, StoredRecord, TopicPartition
+from datarun.log.archive import ArchiveWriter
+from datarun.log.copies import REPLAYED, came_from, copy_of
+from datarun.log.lines import to_line
+from datarun.projection.apply import apply
+from datarun.projection.holes import pass_over
+from datarun.projection.offsets import Offsets, read_offsets
+from datarun.readmodel.schema import create_read_model
+from datarun.topics import Catalogue, Kind, Topic
+
+Written = Mapping[str, int]
+
+
+class IntoItself(DatarunError):
+    """Requests are not replayed into the queue they are in: `datarun recall` asks for folds again."""
+
+
+class Target(Protocol):
+    """Takes records in the order of their partitions."""
+
+    def resume(self, written: Written) -> None:
+        """Go on after what a progress says was written; nothing was yet for an empty one."""
+        ...
+
+    def write(self, records: Sequence[StoredRecord]) -> int:
+        """Take records, durably, and return how many were new there."""
+        ...
+
+    def reach(self, reached: Offsets) -> None:
+        """Know up to where the log was read: before that is nothing else that is meant."""
+        ...
+
+    def written(self) -> Written:
+        """Return what to go on from."""
+        ...
+
+    def close(self) -> None:
+        """Let go."""
+        ...
+
+
+class FileTarget:
+    """A file of compressed lines."""
+
+    def __init__(self, path: Path, *, catalogue: Catalogue) -> None:
+        self._path = path
+        self._catalogue = catalogue
+        self._file: ArchiveWriter | None = None
+
+    def resume(self, written: Written) -> None:
+        """Cut the file to the length it had; raises BadArchive, OSError."""
+        self._file = ArchiveWriter(self._path, length=written.get("length", 0))
+
+    def write(self, records: Sequence[StoredRecord]) -> int:
+        """Append records as one frame."""
+        if self._file is not None and records:
+            self._file.append(to_line(record, catalogue=self._catalogue) for record in records)
+        return len(records)
+
+    def reach(self, reached: Offsets) -> None:
+        """Leave that to the progress."""
+
+    def written(self) -> Written:
+        """Return the file's length."""
+        return {"length": self._file.length if self._file else 0}
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            self._file.close()
+
+
+@dataclass(frozen=True, slots=True)
+class StandardOutput:
+    """Lines for another program; nothing is kept to go on from."""
+
+    catalogue: Catalogue
+
+    def resume(self, written: Written) -> None:
+        """Begin."""
+
+    def write(self, records: Sequence[StoredRecord]) -> int:
+        """Print records."""
+        sys.stdout.buffer.write(b"".join(to_line(record, catalogue=self.catalogue) for record in records))
+        sys.stdout.buffer.flush()
+        return len(records)
+
+    def reach(self, reached: Offsets) -> None:
+        """Leave that to the progress."""
+
+    def written(self) -> Written:
+        """Return nothing."""
+        return {}
+
+    def close(self) -> None:
+        """Leave the output open: others print too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An installation's topics on a cluster, which is known by its id however it is reached."""
+
+    cluster: str
+    catalogue: Catalogue
+
+
+class TopicTarget:
+    """The topics of the same names under another prefix, or on another cluster."""
+
+    def __init__(self, log: EventLog, *, source: Place, target: Place, topics: Sequence[Topic]) -> None:
+        """Copy into `target`, which `log` writes to; raises IntoItself."""
+        if source == target and any(topic.kind is Kind.QUEUE for topic in topics):
+            raise IntoItself
+        self._log = log
+        self._source = source
+        self._target = target
+        self._names = [target.catalogue.full_name(topic) for topic in topics]
+        self._copied: set[Position] = set()
+
+    def resume(self, written: Written) -> None:
+        """Find out what was copied after the progress was saved; raises LogUnavailable."""
+        if not written:
+            return
+        start = {_partition_of(name): offset for name, offset in written.items()}
+        with closing(self._log.read(start, until_end=True)) as batches:  # type: ignore[type-var]
+            for batch in batches:
+                self._copied.update(filter(None, map(self._origin, batch)))
+
+    def write(self, records: Sequence[StoredRecord]) -> int:
+        """Append copies and wait until the log has them; raises LogUnavailable."""
+        copies = []
+        for record in records:
+            topic = self._source.catalogue.topic(record.topic)
+            name = self._target.catalogue.full_name(topic)
+            if record.position in self._copied or came_from(record, cluster=self._target.cluster, topic=name):
+                continue
+            copies.append(copy_of(record, cluster=self._source.cluster, topic=topic, name=name))
+        for future in [self._log.append(copy) for copy in copies]:
+            future.result()
+        return len(copies)
+
+    def reach(self, reached: Offsets) -> None:
+        """Leave that to the progress."""
+
+    def written(self) -> Written:
+        """Return where the copies of what comes next will be."""
+        return {f"{tp.topic}:{tp.partition}": end for tp, end in self._log.end_offsets(self._names).items()}
+
+    def close(self) -> None:
+        """Close the log."""
+        self._log.close()
+
+    def _origin(self, record: StoredRecord) -> Position | None:
+        """Return the record of the source that this is a copy of."""
+        origins = [value for name, value in record.headers if name == REPLAYED and value]
+        cluster, _, place = (origins[-1] if origins else b"").decode("utf-8", "replace").rpartition("/")
+        parts = place.split(":")
+        if cluster != self._source.cluster or len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):  # noqa: PLR2004
+            return None
+        return Position(parts[0], int(parts[1]), int(parts[2]))
+
+
+class SchemaTarget:
+    """Tables of a read model of their own; their offsets are in the transaction of what they stand for."""
+
+    def __init__(self, connection: Connection, *, schema: str, catalogue: Catalogue) -> None:
+        self._connection = connection
+        self._schema = schema
+        self._catalogue = catalogue
+        with connection, connection.cursor() as cursor:
+            # As in the projector: what a crash of Postgres takes, it takes with its offsets.
+            cursor.execute("set synchronous_commit = off")
+            create_read_model(connection, schema=schema)
+
+    def offsets(self) -> Offsets:
+        """Return up to where the tables have seen the log."""
+        with self._connection, self._connection.cursor() as cursor:
+            return read_offsets(cursor, schema=self._schema)
+
+    def resume(self, written: Written) -> None:
+        """Nothing is half done in a table."""
+
+    def write(self, records: Sequence[StoredRecord]) -> int:
+        """Apply records that the tables have not seen; raises psycopg2's OperationalError."""
+        here, count = self.offsets(), 0
+        fresh: dict[TopicPartition, list[StoredRecord]] = {}
+        for record in records:
+            tp = TopicPartition(record.topic, record.partition)
+            if record.offset >= here.setdefault(tp, 0):
+                fresh.setdefault(tp, []).append(record)
+        # A stretch of each partition at once: without gaps that is all there is.
+        for stretches in zip_longest(*map(_runs, fresh.values()), fillvalue=[]):
+            for run in filter(None, stretches):
+                tp = TopicPartition(run[0].topic, run[0].partition)
+                self._pass_over(tp, here[tp], run[0].offset)
+                here[tp] = run[-1].offset + 1
+            together = list(chain.from_iterable(stretches))
+            count += apply(together, self._connection, catalogue=self._catalogue, schema=self._schema).count
+        return count
+
+    def reach(self, reached: Offsets) -> None:
+        """Move the offsets, so that a later replay goes on from there."""
+        here = self.offsets()
+        for tp, stop in reached.items():
+            self._pass_over(tp, here.get(tp, 0), stop)
+
+    def _pass_over(self, tp: TopicPartition, start: int, stop: int) -> None:
+        """Move over records that are not meant."""
+        if start < stop:
+            pass_over(self._connection, tp, start, stop, schema=self._schema)
+
+    def written(self) -> Written:
+        """Return nothing: the tables have it."""
+        return {}
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def _runs(records: Sequence[StoredRecord]) -> Iterator[list[StoredRecord]]:
+    """Yield the stretches of a partition in which no offset is left out."""
+    run: list[StoredRecord] = []
+    for record in records:
+        if run and record.offset != run[-1].offset + 1:
+            yield run
+            run = []
+        run.append(record)
+    if run:
+        yield run
+
+
+def _partition_of(name: str) -> TopicPartition:
+    topic, _, partition = name.rpartition(":")
+    return TopicPartition(topic, int(partition))
