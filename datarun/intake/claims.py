@@ -13,14 +13,14 @@ from typing import Any
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
 
-from datarun.events import Blob, Dataset, FoldRequested, NamedBlob, Split
+from datarun.events import Blob, Dataset, NamedBlob, Split
 from datarun.intake.outbox import Entry, Queued, add
 
 SPECIFIC = "specific.py"
 UNKNOWN_DIGEST = ""
 """Of requests from before events named it, or from producers that are no gateway."""
 
-_DATASET_LOCK, _SUBMISSION_LOCK, _FOLD_LOCK = 1_885_001, 1_885_002, 1_885_003
+DATASET_LOCK, SUBMISSION_LOCK, FOLD_LOCK = 1_885_001, 1_885_002, 1_885_003
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,17 +104,21 @@ _DATASET_COLUMNS = """
     d.split_task_id, coalesce(r.result_attempt, 0), r.split, r.split_error, d.uploaded_by"""
 _DATASET_FIELDS = [field.name for field in fields(DatasetClaim)]
 
-_FOLD_CONTEXT = f"""
-select {_DATASET_COLUMNS},
+FOLD_CONTEXT = f"""{_DATASET_COLUMNS},
     s.submission_id, s.raw_data_id, s.version, s.files, s.files_digest, s.submitted_by,
     f.fold_id, f.attempt, f.submission_id, f.submission_version, fs.submitted_by
-from (values (%(fold_id)s::integer, %(submission_id)s::integer, %(raw_data_id)s::integer))
-    as asked (fold_id, submission_id, raw_data_id)
+from asked
 left join intake.submission s on s.submission_id = asked.submission_id
 left join intake.dataset d on d.raw_data_id = coalesce(s.raw_data_id, asked.raw_data_id)
 left join rm.dataset r on r.raw_data_id = d.raw_data_id
 left join intake.fold f on f.fold_id = asked.fold_id
-left join intake.submission fs on fs.submission_id = f.submission_id"""  # noqa: S608 - constants
+left join intake.submission fs on fs.submission_id = f.submission_id"""
+"""What to select for `context`, of a table `asked`."""
+
+_FOLD_CONTEXT = f"""
+with asked (fold_id, submission_id, raw_data_id) as (
+    values (%(fold_id)s::integer, %(submission_id)s::integer, %(raw_data_id)s::integer))
+select {FOLD_CONTEXT}"""
 
 _DATASET = f"""
 select {_DATASET_COLUMNS}
@@ -159,7 +163,7 @@ def read_dataset(cursor: Cursor, raw_data_id: int) -> DatasetClaim | None:
 
 def lock_dataset(cursor: Cursor, raw_data_id: int) -> None:
     """Keep every other split and every fold of the dataset out until the transaction ends."""
-    cursor.execute("select pg_advisory_xact_lock(%s, %s)", (_DATASET_LOCK, raw_data_id))
+    cursor.execute("select pg_advisory_xact_lock(%s, %s)", (DATASET_LOCK, raw_data_id))
 
 
 def count_folds(cursor: Cursor, raw_data_id: int) -> int:
@@ -184,7 +188,7 @@ def read_fold_context(cursor: Cursor, *, fold_id: int, submission_id: int, raw_d
     """Return what is known of a fold, its submission and its dataset."""
     asked = {"fold_id": fold_id, "submission_id": submission_id, "raw_data_id": raw_data_id}
     cursor.execute(_FOLD_CONTEXT, asked)
-    return _context(cursor.fetchone())
+    return context(cursor.fetchone())
 
 
 def lock_fold_context(
@@ -196,20 +200,20 @@ def lock_fold_context(
     # Statements in one round trip: the last one sees what was committed while the others waited.
     cursor.execute(
         f"""
-        select pg_advisory_xact_lock_shared({_DATASET_LOCK}, coalesce(
+        select pg_advisory_xact_lock_shared({DATASET_LOCK}, coalesce(
             (select raw_data_id from intake.submission where submission_id = %(submission_id)s),
             %(raw_data_id)s, 0));
-        select pg_advisory_xact_lock{shared}({_SUBMISSION_LOCK}, %(submission_id)s);
-        select pg_advisory_xact_lock({_FOLD_LOCK}, %(fold_id)s);
+        select pg_advisory_xact_lock{shared}({SUBMISSION_LOCK}, %(submission_id)s);
+        select pg_advisory_xact_lock({FOLD_LOCK}, %(fold_id)s);
         {_FOLD_CONTEXT}""",  # noqa: S608 - constants
         asked,
     )
-    return _context(cursor.fetchone())
+    return context(cursor.fetchone())
 
 
 def lock_fold(cursor: Cursor, fold_id: int) -> None:
     """Keep every other decision about the fold out until the transaction ends."""
-    cursor.execute("select pg_advisory_xact_lock(%s, %s)", (_FOLD_LOCK, fold_id))
+    cursor.execute("select pg_advisory_xact_lock(%s, %s)", (FOLD_LOCK, fold_id))
 
 
 def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
@@ -232,34 +236,19 @@ def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
     )
 
 
-def record_fold(cursor: Cursor, event: FoldRequested, *, entry: Entry) -> Queued:
-    """Record an accepted attempt of a fold, and its event."""
-    claim = cursor.mogrify(
-        """
-        insert into intake.fold (fold_id, attempt, submission_id, submission_version, raw_data_id, priority,
-            train_is, test_is, task_id, request_digest, requested_by)
-        values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)
-        on conflict (fold_id) do update set
-            attempt = excluded.attempt, submission_id = excluded.submission_id,
-            submission_version = excluded.submission_version, raw_data_id = excluded.raw_data_id,
-            priority = excluded.priority, train_is = excluded.train_is, test_is = excluded.test_is,
-            task_id = excluded.task_id, request_digest = excluded.request_digest,
-            requested_by = excluded.requested_by, accepted_at = excluded.accepted_at""",
-        (
-            event.fold_id,
-            event.attempt,
-            event.submission_id,
-            event.submission_version,
-            event.dataset.raw_data_id,
-            event.priority.value,
-            blob_name(event.train_is),
-            blob_name(event.test_is),
-            event.task_id,
-            event.request_digest or UNKNOWN_DIGEST,
-            event.requested_by,
-        ),
+def context(row: tuple[Any, ...] | None) -> FoldContext:
+    """Return what a row of FOLD_CONTEXT says."""
+    if row is None:
+        raise RuntimeError("a row of values always joins")
+    dataset, rest = row[: len(_DATASET_FIELDS)], row[len(_DATASET_FIELDS) :]
+    submission_id, raw_data_id, version, files, digest, owner, *fold = rest
+    return FoldContext(
+        dataset=None if dataset[0] is None else _dataset(dataset),
+        submission=None
+        if submission_id is None
+        else SubmissionClaim(submission_id, raw_data_id, version, _files(files), digest, owner),
+        fold=None if fold[0] is None else FoldClaim(*fold),
     )
-    return add(cursor, [entry], first=claim)[0]
 
 
 def blob_name(blob: Blob) -> str:
@@ -287,17 +276,3 @@ def _dataset(row: tuple[Any, ...]) -> DatasetClaim:
     if values["split"] is not None:
         values["split"] = Split.model_validate(values["split"])
     return DatasetClaim(**values)
-
-
-def _context(row: tuple[Any, ...] | None) -> FoldContext:
-    if row is None:
-        raise RuntimeError("a row of values always joins")
-    dataset, rest = row[: len(_DATASET_FIELDS)], row[len(_DATASET_FIELDS) :]
-    submission_id, raw_data_id, version, files, digest, owner, *fold = rest
-    return FoldContext(
-        dataset=None if dataset[0] is None else _dataset(dataset),
-        submission=None
-        if submission_id is None
-        else SubmissionClaim(submission_id, raw_data_id, version, _files(files), digest, owner),
-        fold=None if fold[0] is None else FoldClaim(*fold),
-    )

@@ -49,7 +49,8 @@ class KafkaLog:
         config = producer_config(brokers, delivery_timeout_seconds=delivery_timeout_seconds)
         self._events = Producer(config)
         # A share fetch takes whole batches, so a queue's records travel one a batch.
-        self._queues = Producer({**config, "batch.num.messages": 1})
+        # With five under way, all that idempotence allows, librdkafka's thread spins while others wait; with four not.
+        self._queues = Producer({**config, "batch.num.messages": 1, "max.in.flight": 4})
         self._admin = AdminClient({**client_config(brokers), "log_level": 2, "reconnect.backoff.max.ms": 1000})
         self._counts: dict[str, int] = {}
         self._closing = threading.Event()

@@ -23,13 +23,15 @@ from services.ingest.answers import UNDER_WAY, refusal_answer
 from services.ingest.arrays import Arrays
 from services.ingest.auth import Doorkeeper
 from services.ingest.bodies import BUFFERED, Buffered
-from services.ingest.database import Database
+from services.ingest.database import ANSWER_SECONDS, Database
 from services.ingest.gateway import ACCOUNT, GATEWAY, Gateway
+from services.ingest.gathering import Gathering
 from services.ingest.guard import GUARD, Guard, SlowBody, watch, watching
 from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
 from services.ingest.refusals import Refusal, detail, forbidden, not_found, not_recordable, unconfirmed
 from services.ingest.relay import Relay
+from services.ingest.together import STORING_THREADS
 from services.ingest.v1 import routes as v1
 from services.ingest.v1.problems import PREFIX, problem_answer
 
@@ -153,6 +155,7 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
         database = Database(settings.postgres)
         computing = ThreadPoolExecutor(COMPUTING_THREADS, thread_name_prefix="compute")
         hashing = ThreadPoolExecutor(HASHING_THREADS, thread_name_prefix="hash")
+        storing = ThreadPoolExecutor(STORING_THREADS, thread_name_prefix="store")
         blobs = open_blobs(settings.blobs)
         owner = secrets.randbelow(2**31 - 1) + 1
         relay = Relay(event_log, database, catalogue=settings.catalogue, owner=owner)
@@ -168,12 +171,14 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             relay=relay,
             projected=projected,
             log_end=LogEnd(event_log),
+            gathering=Gathering(seconds=ANSWER_SECONDS),
             doorkeeper=Doorkeeper(
                 lambda username: database.run(lambda cursor: accounts.find(cursor, username)),
                 lambda digest: database.run(lambda cursor: tokens.find(cursor, digest)),
                 hashing,
             ),
             threads=computing,
+            storing=storing,
             background=set(),
         )
         app[GATEWAY] = gateway
@@ -186,7 +191,7 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
         await projected.stop()
         gateway.log_end.close()
         database.close()
-        for threads in (computing, hashing):
+        for threads in (computing, hashing, storing):
             threads.shutdown(wait=False, cancel_futures=True)
 
     return run

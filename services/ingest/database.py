@@ -81,8 +81,14 @@ class Database:
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="sql")
         self._local = threading.local()
 
-    async def run(self, work: Callable[[Cursor], T], *, is_recorded: IsRecorded[T] | None = None) -> T:
-        """Return what `work` returned once its transaction is committed; raises DatabaseUnavailable within 4 s.
+    async def run(
+        self,
+        work: Callable[[Cursor], T],
+        *,
+        is_recorded: IsRecorded[T] | None = None,
+        seconds: float = ANSWER_SECONDS,
+    ) -> T:
+        """Return what `work` returned once its transaction is committed; raises DatabaseUnavailable within `seconds`.
 
         `work` may run twice: a connection that turns out dead before the commit is replaced once. Of one that dies
         during the commit `is_recorded` finds out how it ended; Unconfirmed is raised if it cannot in time.
@@ -91,7 +97,7 @@ class Database:
         future = asyncio.get_running_loop().run_in_executor(self._threads, self._run, call, work, is_recorded)
         future.add_done_callback(_retrieve)
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(seconds):
                 return await asyncio.shield(future)
         except TimeoutError as error:
             call.give_up()

@@ -25,6 +25,7 @@ from datarun.topics import Catalogue
 from services.ingest.arrays import Arrays
 from services.ingest.auth import Account, Doorkeeper
 from services.ingest.database import Database
+from services.ingest.gathering import Gathering
 from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
 from services.ingest.refusals import detail
@@ -55,8 +56,10 @@ class Gateway:
     relay: Relay
     projected: Projected
     log_end: LogEnd
+    gathering: Gathering
     doorkeeper: Doorkeeper
     threads: ThreadPoolExecutor
+    storing: ThreadPoolExecutor
     background: set[asyncio.Task[None]]
 
     async def compute(self, work: Callable[[], T]) -> T:
@@ -74,10 +77,14 @@ class Gateway:
         `queued` gives the rows that a claim wrote, none if it found all of it recorded before. The position is that of
         the last event, `pending` if the log or a split keeps it waiting.
         """
-        claim = await self.database.run(work, is_recorded=lambda cursor, made: _hold(cursor, queued(made)))
+        claim = await self.database.run(work, is_recorded=lambda cursor, made: hold(cursor, queued(made)))
+        return claim, await self.announce(queued(claim))
+
+    async def announce(self, rows: Sequence[Queued]) -> str:
+        """Send what a claim committed; returns the Datarun-Position to answer."""
         crash_point("gateway.after_commit")
-        sent = self.send(queued(claim))
-        return claim, await self._visible(sent[-1]) if sent else PENDING
+        sent = self.send(rows)
+        return await self._visible(sent[-1]) if sent else PENDING
 
     def send(self, rows: Sequence[Queued]) -> list[asyncio.Future[Position] | None]:
         """Send what was committed together, nothing if one of it waits for a split."""
@@ -120,7 +127,8 @@ class Gateway:
             raise detail(503, f"The read model has not reached {asked} yet.", Retry_After="1")
 
 
-def _hold(cursor: Cursor, rows: list[Queued]) -> bool:
+def hold(cursor: Cursor, rows: list[Queued]) -> bool:
+    """Tell whether the rows of a transaction were committed."""
     # Of one transaction all are there or none.
     return not rows or outbox.holds(cursor, rows[0])
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+import requests
 
+from datarun.db import connect
 from datarun.events import DataUploaded, FoldRequested
+from datarun.intake.claims import FOLD_LOCK
 from datarun.log.admin import create_topics
 from datarun.stack.postgres import Postgres
 from tests.gateways import (
+    USER,
     Gateway,
     fold_body,
     pretend_projected,
@@ -74,6 +81,40 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(
     wait_until(lambda: gateway.query(f"{OWED} and waiting_for is null") == [(0,)])
     assert len(read_events(kafka, topic_prefix, FoldRequested)) == 1
     assert len(read_events(kafka, topic_prefix, DataUploaded)) == 2
+
+
+@pytest.mark.parametrize(("cut", "status"), [("after", 201), ("before", 503)])
+def test_a_commit_of_several_folds_is_looked_up_for_all(
+    gateway: Gateway, wire: PostgresWire, kafka: str, topic_prefix: str, *, cut: str, status: int
+) -> None:
+    """All of them have their 201, or the 503 that is true, and each event is sent once."""
+    gateway.post("submissionfold/", fold_body(1, 1, gateway.upload()))
+    holder = connect(gateway.postgres_url)
+    with ThreadPoolExecutor(6) as threads, holder, holder.cursor() as cursor:
+        cursor.execute("select pg_advisory_xact_lock(%s, 2)", (FOLD_LOCK,))
+        # The second waits alone for the lock, the others for it; nothing else is committed meanwhile.
+        answers = [threads.submit(_post, gateway, fold_body(2, 1))]
+        time.sleep(0.3)
+        answers += [threads.submit(_post, gateway, fold_body(number, 1)) for number in range(3, 7)]
+        cursor.execute("select pg_advisory_lock(%s, 3)", (FOLD_LOCK,))
+        wait_until(lambda: query(gateway.postgres_url, OWED) == [(0,)])
+        time.sleep(0.3)
+        holder.commit()
+        wait_until(lambda: query(gateway.postgres_url, FOLDS) == [(2,)])
+        wait_until(lambda: query(gateway.postgres_url, OWED) == [(0,)])
+        wire.cut = cut
+        cursor.execute("select pg_advisory_unlock(%s, 3)", (FOLD_LOCK,))
+    holder.close()
+    assert [answer.result() for answer in answers] == [201, *[status] * 4]
+    assert wire.cuts == 1
+    assert gateway.query(FOLDS) == [(6 if status == 201 else 2,)]
+    wait_until(lambda: gateway.query(OWED) == [(0,)])
+    assert len(read_events(kafka, topic_prefix, FoldRequested)) == gateway.query(FOLDS)[0][0]
+
+
+def _post(gateway: Gateway, body: Any) -> int:
+    url = f"{gateway.url}/runapp/submissionfold/"
+    return requests.post(url, json=body, auth=USER, timeout=60).status_code
 
 
 def test_a_commit_that_never_arrived_recorded_nothing_and_says_so(gateway: Gateway, wire: PostgresWire) -> None:

@@ -15,10 +15,10 @@ from pydantic import Field
 
 from datarun.events import Blob, FoldRequested, Priority
 from datarun.intake import claims, repeats
-from datarun.intake.outbox import Queued
 from datarun.readmodel import listing
 from datarun.readmodel.listing import ListedFold
-from services.ingest import folds
+from services.ingest import claiming, folds
+from services.ingest.claiming import Claimed, Work
 from services.ingest.commands import FORCES, PRIORITIES, Force, RequestFold
 from services.ingest.gateway import POSITION, Gateway
 from services.ingest.refusals import Refusal, detail, not_found
@@ -79,20 +79,17 @@ class Accepted(Told):
     task_id: str
 
 
-Claimed = tuple[FoldRequested, list[Queued]]
-
-
 async def create_fold(call: Call[Nothing, RequestedFold]) -> web.StreamResponse:
     """Accept a fold."""
     gateway, body = call.gateway, call.body
     key = Key(call, body.model_dump_json())
     asked = await gateway.compute(lambda: _command(body))
 
-    def around(work: folds.Work) -> folds.Work:
+    def around(work: Work) -> Work:
         return key.around(work, lambda claim: (201, _told(claim[0])))
 
     async def accept() -> web.StreamResponse:
-        event, position = await folds.accept_fold(gateway, asked, call.account, around=around)
+        event, position = await folds.accept_fold(gateway, asked, call.account, around=around if key.is_given else None)
         where = {POSITION: position, "Location": f"/v1/folds/{event.fold_id}"}
         return answer(_told(event), status=201, headers=where)
 
@@ -168,10 +165,11 @@ def run_again(
         test_is=_blob(asked.test_is),
         task_id=str(uuid.uuid4()),
         requested_by=asked.requested_by,
+        request_digest=asked.request_digest or None,
     )
     if priority is not None and priority.value == asked.priority:
         return event.model_copy(update={"attempt": asked.attempt, "task_id": asked.task_id}), []
-    return event, folds.record(gateway, cursor, event, seen.dataset, digest=asked.request_digest)
+    return event, claiming.record(gateway, cursor, event, seen.dataset)
 
 
 def _must_have_ended(fold: ListedFold) -> None:

@@ -47,6 +47,11 @@ class Key:
         told = f"{call.request.method} {call.request.path}\n{content}"
         self._digest = hashlib.sha256(told.encode()).digest()
 
+    @property
+    def is_given(self) -> bool:
+        """Tell whether the request has one."""
+        return self._text is not None
+
     def around(self, work: Callable[[Cursor], T], told: Callable[[T], tuple[int, BaseModel]]) -> Callable[[Cursor], T]:
         """Return the same work, which raises Replay when it was done before, and records what it is answered."""
         if self._text is None:
@@ -80,6 +85,8 @@ async def answer_once(
     call: Call[Any, Any], key: Key, accept: Callable[[], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     """Return what `accept` answers, or what was answered before; who lost a race for its own key is not refused."""
+    if not key.is_given:
+        return await accept()
     run = call.gateway.database.run
     try:
         await run(key.check)
