@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from datarun.db import connect
 from datarun.events import Event, FoldFailed, FoldRequested, FoldStarted, FoldTested, Priority, RunnerHeartbeat
 from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
+from datarun.projection.offsets import read_offsets
 from datarun.projection.share import Ground as Projection
 from datarun.projection.share import project_share
 from datarun.topics import FOLD_EVENTS, PROJECTED, QUEUES, RUNNER_STATUS, Catalogue
@@ -99,7 +100,9 @@ def project(site: Site) -> None:
         installation.catalogue,
         "rm",
     )
-    project_share(place, dict.fromkeys(ends, 0), ends)
+    with closing(connect(installation.postgres_url)) as connection, connection, connection.cursor() as cursor:
+        here = read_offsets(cursor, schema="rm")
+    project_share(place, {tp: here.get(tp, 0) for tp in ends}, ends)
 
 
 def forget(site: Site) -> None:

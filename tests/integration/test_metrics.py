@@ -76,6 +76,7 @@ def test_readiness_names_each_dependency(site: Site) -> None:
 
 def test_metrics_are_answered_while_postgres_is_away(site: Site) -> None:
     """What it would tell is left out; the gateway's own counters are there."""
+    read(site)
     query(site.installation.postgres_url, "alter schema rm rename to gone")
     try:
         found = read(site)
