@@ -81,9 +81,9 @@ class Worker:
             # Nobody waits for progress: the result repeats all of it.
             self.publisher.append(event, cause=record).add_done_callback(_report_lost_progress)
 
+        outcome = self._ran(run, on_trained)
         # A fold that takes its runner down with it, whichever runs it.
         crash_point(f"runner.fold.{request.fold_id}")
-        outcome = self._ran(run, on_trained)
         if isinstance(outcome, Failed) and outcome.cause is Cause.CANCELLED:
             # Whoever had it killed has told, or tells, what became of it.
             log.info("fold.killed", **run.named.model_dump())
