@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -69,7 +70,7 @@ def _answer(status: str, before: Document, after: Document | None, old: Document
             yield from told.compare(content["schema"], after["content"][kind].get("schema", {}))
 
 
-class _Compared:
+class _Compared(ABC):
     """Two schemas side by side; `seen` ends cycles."""
 
     def __init__(self, old: Document, new: Document, where: str) -> None:
@@ -94,8 +95,9 @@ class _Compared:
         if "items" in before and "items" in after:
             yield from self.compare(before["items"], after["items"], f"{pointer}/-")
 
+    @abstractmethod
     def differences(self, before: Document, after: Document, where: str) -> Iterator[str]:
-        raise NotImplementedError
+        """Yield how two versions of one schema differ, fields and items aside."""
 
 
 class _Narrowed(_Compared):
