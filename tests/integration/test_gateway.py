@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -217,8 +218,9 @@ class LateBroker:
 
 
 def _pump(source: socket.socket, sink: socket.socket) -> None:
-    while chunk := source.recv(65536):
-        sink.sendall(chunk)
+    with contextlib.suppress(OSError):  # the other direction has closed it
+        while chunk := source.recv(65536):
+            sink.sendall(chunk)
     sink.close()
 
 

@@ -189,9 +189,15 @@ def exchange(gateway: BlobGateway, request: str) -> bytes:
     return answer
 
 
-def test_a_blob_that_shrinks_while_it_is_sent_cuts_the_answer(gateway: BlobGateway) -> None:
+def test_a_blob_that_shrinks_while_it_is_sent_cuts_the_answer(kafka: str, postgres_url: str, tmp_path: Path) -> None:
     """The client sees that bytes are missing, and does not wait for them."""
-    content = os.urandom(1 << 20) * 2
+    with blob_gateway(tmp_path, kafka, postgres_url) as gateway:
+        cut_while_it_is_sent(gateway)
+
+
+def cut_while_it_is_sent(gateway: BlobGateway) -> None:
+    """Take the end of a blob away while a slow client reads its beginning."""
+    content = os.urandom(1 << 20) * 32  # far more than the sockets between them hold
     sha256 = gateway.put(content)
     (stored,) = gateway.files()
     opened = connect(gateway)
@@ -200,7 +206,7 @@ def test_a_blob_that_shrinks_while_it_is_sent_cuts_the_answer(gateway: BlobGatew
     assert b" 200 OK" in opened.recv(100)
     os.truncate(stored, 100)
     received = 100
-    while data := receive(opened):
+    while received < len(content) and (data := receive(opened)):
         received += len(data)
     assert received < len(content)
     opened.close()
