@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -51,6 +52,9 @@ async def serve(settings: Settings, event_log: KafkaLog, *, host: str, port: int
     await runner.setup()
     server = await _listen(runner, app[GUARD], host=host, port=port)
     url = f"http://{host}:{server.sockets[0].getsockname()[1]}"
+    # What is loaded by now stays; looking through all of it for cycles keeps every client waiting.
+    gc.collect()
+    gc.freeze()
     log.info("gateway.ready", url=url)
     notify.ready(url)
     await stop.wait()
