@@ -19,9 +19,9 @@ from datarun.db import connect
 from datarun.envelope import Context, encode
 from datarun.errors import LogUnavailable
 from datarun.events import Event
-from datarun.log import EventLog, Position, StoredRecord
+from datarun.log import EventLog, Position, StoredRecord, TopicPartition
 from datarun.projection.batch import fold
-from datarun.projection.offsets import read_offsets
+from datarun.projection.offsets import Offsets, read_offsets
 from datarun.topics import PROJECTED, Catalogue
 from tests.histories import Tables, tables
 
@@ -109,9 +109,14 @@ class Installation:
         ends = log.end_offsets([self.catalogue.full_name(topic) for topic in PROJECTED])
         return [record for batch in log.read(dict.fromkeys(ends, 0), until_end=True) for record in batch]
 
-    def expected(self, log: EventLog) -> Tables:
-        """Return the tables that the log says, without any projector."""
-        return tables(fold(self.stored(log), catalogue=self.catalogue))
+    def expected(self, log: EventLog, *, until: Offsets | None = None) -> Tables:
+        """Return the tables that the log says, all of it or what is before some offsets, without any projector."""
+        seen = [
+            record
+            for record in self.stored(log)
+            if until is None or record.offset < until.get(TopicPartition(record.topic, record.partition), 0)
+        ]
+        return tables(fold(seen, catalogue=self.catalogue))
 
 
 def wait_until(condition: Callable[[], bool], seconds: float) -> None:
