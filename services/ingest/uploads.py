@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import IO, Any
 
 from aiohttp import web
@@ -131,16 +132,30 @@ async def receive_files(request: web.Request, gateway: Gateway, *, look: Look) -
 
     extraction = Extraction(make)
     try:
-        async for chunk in _pieces(request, extraction):
-            was_at_files = extraction.is_at_files
-            rest = await _feed(gateway, extraction, chunk)
-            if extraction.is_at_files and not was_at_files:
-                await look(extraction.fields)
-                await _feed(gateway, extraction, rest)
+        async with aclosing(ahead(_pieces(request, extraction))) as pieces:
+            async for chunk in pieces:
+                was_at_files = extraction.is_at_files
+                rest = await _feed(gateway, extraction, chunk)
+                if extraction.is_at_files and not was_at_files:
+                    await look(extraction.fields)
+                    await _feed(gateway, extraction, rest)
         yield _with_files(parse(extraction.end(), gaps=extraction.gaps), received)
     finally:
         for file in received:
             file.close()
+
+
+async def ahead(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+    """Yield pieces, of which the next comes while one is worked on; two are held at most."""
+    coming = asyncio.ensure_future(anext(pieces, None))
+    try:
+        while (piece := await coming) is not None:
+            coming = asyncio.ensure_future(anext(pieces, None))
+            yield piece
+    finally:
+        coming.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+        await pieces.aclose()
 
 
 async def _feed(gateway: Gateway, extraction: Extraction, chunk: bytes) -> bytes:
@@ -149,7 +164,7 @@ async def _feed(gateway: Gateway, extraction: Extraction, chunk: bytes) -> bytes
     return await gateway.compute(lambda: extraction.feed(chunk))
 
 
-async def _pieces(request: web.Request, extraction: Extraction) -> AsyncIterator[bytes]:
+async def _pieces(request: web.Request, extraction: Extraction) -> AsyncGenerator[bytes, None]:
     """Yield the body as it comes until its files begin, then in pieces worth a thread's while."""
     gathered = bytearray()
     async for chunk in read_chunks(request):
