@@ -1,0 +1,206 @@
+"""The scores of tested folds: each fold's own, and those of the mean prediction of a submission's first n folds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+import numpy as np
+
+from datarun.blobs import BlobStore
+from datarun.errors import BlobCorrupt, BlobMissing
+from datarun.events import Blob
+from datarun.scoring.bag import Bag
+from datarun.scoring.metrics import Array, Kind, Metric
+from datarun.scoring.predictions import Stored, aligned, load, load_rows
+from datarun.scoring.score import Score, no_score, score
+from datarun.scoring.truth import Subject, Truth, Truths, Unscorable
+
+VERSION = 1
+"""Raised when the same content comes to other scores."""
+MOST_KEPT = 200_000
+
+
+class Part(StrEnum):
+    """Which rows are scored."""
+
+    TRAIN = "train"
+    """Those the submission was trained on."""
+    VALID = "valid"
+    """Those of the train part that the fold left out."""
+    TEST = "test"
+    """The test part, whose labels no submission sees."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestedFold:
+    """A fold's predictions and all that its scores are made from besides."""
+
+    fold_id: int
+    attempt: int
+    subject: Subject
+    train_is: Blob
+    test_is: Blob
+    full_train: Stored
+    test: Stored
+
+    @property
+    def digest(self) -> bytes:
+        """The sha256 of all that a score depends on but for the function."""
+        subject = self.subject
+        parts = [part.sha256 for part in (subject.split.train, subject.split.test) if part] if subject.split else []
+        stored = [(one.blob.sha256, one.blob.size, one.shape) for one in (self.full_train, self.test)]
+        said = (VERSION, subject.target, subject.workflow_elements, parts, stored)
+        return hashlib.sha256(repr((*said, self.train_is.sha256, self.test_is.sha256)).encode()).digest()
+
+
+Wanted = tuple[Part, str]
+"""A part and the name of a scoring function."""
+Scores = dict[Wanted, Score]
+
+
+@dataclass(slots=True)
+class Scored:
+    """A fold's scores, and those of the mean prediction of the folds up to it, of how many at that."""
+
+    fold: TestedFold
+    own: Scores = field(default_factory=dict)
+    bagged: Scores = field(default_factory=dict)
+    in_bag: dict[Part, int] = field(default_factory=dict)
+
+
+class Kept:
+    """Scores by a digest of all they come from, those used last."""
+
+    def __init__(self, most: int = MOST_KEPT) -> None:
+        self._most = most
+        self._found: OrderedDict[bytes, tuple[Score, int]] = OrderedDict()
+
+    def get(self, key: bytes) -> tuple[Score, int] | None:
+        """Return a score and how many folds it is of."""
+        if key in self._found:
+            self._found.move_to_end(key)
+        return self._found.get(key)
+
+    def put(self, key: bytes, found: Score, folds: int) -> None:
+        """Remember a score that stays as it is."""
+        if found.is_final:
+            self._found[key] = (found, folds)
+            while len(self._found) > self._most:
+                self._found.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Scorer:
+    """Scores folds from a blob store; not for several threads at once."""
+
+    blobs: BlobStore
+    truths: Truths
+    kept: Kept = field(default_factory=Kept)
+
+    def score(self, folds: Sequence[TestedFold], metrics: Sequence[Metric], parts: Sequence[Part]) -> list[Scored]:
+        """Return the scores of a submission's folds in their order; raises BlobsUnavailable.
+
+        In memory are one fold's predictions at a time and, for each part, one sum of them.
+        """
+        known = self._known(folds, metrics, parts)
+        if known is not None:
+            return known
+        bags = {part: Bag() for part in parts}
+        found = [self._score(fold, metrics, bags) for fold in folds]
+        self._remember(found, metrics)
+        return found
+
+    def _score(self, fold: TestedFold, metrics: Sequence[Metric], bags: dict[Part, Bag]) -> Scored:
+        reading = _Reading(fold, self.blobs, self.truths)
+        scored = Scored(fold)
+        for part, bag in bags.items():
+            try:
+                truth, rows, predictions = reading.part(part)
+            except (Unscorable, BlobMissing, BlobCorrupt) as error:
+                bag.miss(no_score(error))
+                scored.own |= {(part, metric.name): no_score(error) for metric in metrics}
+            else:
+                own = predictions if rows is None else predictions[rows]
+                scored.own |= {(part, metric.name): score(metric, truth, rows, own) for metric in metrics}
+                bag.add(truth, rows, predictions)
+            scored.bagged |= {(part, metric.name): bag.score(metric) for metric in metrics}
+            scored.in_bag[part] = bag.folds
+        return scored
+
+    def _known(
+        self, folds: Sequence[TestedFold], metrics: Sequence[Metric], parts: Sequence[Part]
+    ) -> list[Scored] | None:
+        wanted = [(part, metric.name) for part in parts for metric in metrics]
+        scored = []
+        for fold, own_key, bag_key in _keys(folds):
+            one = Scored(fold)
+            for which in wanted:
+                own, bagged = self.kept.get(_key(own_key, which)), self.kept.get(_key(bag_key, which))
+                if own is None or bagged is None:
+                    return None
+                one.own[which], (one.bagged[which], one.in_bag[which[0]]) = own[0], bagged
+            scored.append(one)
+        return scored
+
+    def _remember(self, scored: Sequence[Scored], metrics: Sequence[Metric]) -> None:
+        lasting = {metric.name for metric in metrics if not metric.is_trusted}
+        for one, (_, own_key, bag_key) in zip(scored, _keys([one.fold for one in scored]), strict=True):
+            for which in one.own:
+                if which[1] in lasting:
+                    self.kept.put(_key(own_key, which), one.own[which], 1)
+                    self.kept.put(_key(bag_key, which), one.bagged[which], one.in_bag[which[0]])
+
+
+class _Reading:
+    """Reads what the parts of one fold are scored from."""
+
+    def __init__(self, fold: TestedFold, blobs: BlobStore, truths: Truths) -> None:
+        self._fold = fold
+        self._blobs = blobs
+        self._truths = truths
+        self._loaded: dict[str, Array] = {}
+
+    def part(self, part: Part) -> tuple[Truth, Array | None, Array]:
+        """Return the labels of a part, the rows to score, None for all, and the predictions of all its rows.
+
+        Raises Unscorable, BlobMissing, BlobCorrupt, BlobsUnavailable.
+        """
+        fold = self._fold
+        train = self._truths.train(fold.subject)
+        seen = self._seen(train)
+        if part is Part.TEST:
+            truth = self._truths.test(fold.subject)
+            predictions = load(self._blobs, fold.test, rows=len(truth.labels))
+            return truth, None, aligned(predictions, truth, seen)
+        rows = load_rows(self._blobs, fold.train_is if part is Part.TRAIN else fold.test_is, rows=len(train.labels))
+        load_once = self._once("full_train", lambda: load(self._blobs, fold.full_train, rows=len(train.labels)))
+        return train, rows, self._once("aligned", lambda: aligned(load_once, train, seen))
+
+    def _seen(self, train: Truth) -> Array:
+        """Return the classes of the rows that the submission was trained on."""
+        if train.kind is Kind.REGRESSION:
+            return train.classes
+        rows = self._once("train_is", lambda: load_rows(self._blobs, self._fold.train_is, rows=len(train.labels)))
+        return np.unique(train.labels[rows])
+
+    def _once(self, name: str, read: Callable[[], Array]) -> Array:
+        if name not in self._loaded:
+            self._loaded[name] = read()
+        return self._loaded[name]
+
+
+def _keys(folds: Sequence[TestedFold]) -> Iterator[tuple[TestedFold, bytes, bytes]]:
+    """Yield each fold with a digest of it, and one of it and those before it."""
+    chain = hashlib.sha256(b"bag")
+    for fold in folds:
+        digest = fold.digest
+        chain.update(digest)
+        yield fold, digest, chain.digest()
+
+
+def _key(digest: bytes, which: Wanted) -> bytes:
+    return hashlib.sha256(digest + ":".join(which).encode()).digest()
