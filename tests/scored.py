@@ -16,7 +16,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import ShuffleSplit, train_test_split
 
 from datarun.events import Blob, DataSplit, FoldTested, Split
-from tests.gateways import indices, packed, wait_until
+from tests.gateways import fold_body, indices, packed, wait_until
 from tests.histories import run_event
 from tests.sites import Site
 
@@ -60,6 +60,16 @@ class Contest:
         number = self.site.fold(None if submission else self.number, submission=submission, **named, **fields)
         self.rows[number] = (train_is, test_is)
         return number
+
+    def again(self, number: int, submission: int, *, is_new_version: bool = False) -> None:
+        """Force a fold, perhaps with its submission."""
+        train_is, test_is = (indices(*map(int, rows)) for rows in self.rows[number])
+        body = fold_body(number, submission, self.number if is_new_version else None)
+        force = "submission, submission_fold" if is_new_version else "submission_fold"
+        sent = self.site.gateway.post(
+            "submissionfold/", body | {"train_is": train_is, "test_is": test_is, "force": force}
+        )
+        assert sent.ok, sent.text
 
     def fit(self, model: ClassifierMixin, number: int, **fields: Any) -> None:
         """Fit a model on a fold's rows, and let a runner say what it predicts."""

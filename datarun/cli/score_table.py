@@ -7,11 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from datarun.scoring.score import mean_and_std
+
 if TYPE_CHECKING:
     from datarun.scoring.metrics import Metric
     from datarun.scoring.rescoring import Row
 
-REASON_WIDTH = 60
+_TITLES = (
+    "dataset", "submission", "version", "rows", "function", "better", "mean", "std", "bagged", "attempts", "why not",
+)  # fmt: skip
 
 
 @dataclass
@@ -43,37 +47,23 @@ class Summary:
                 line.values.append(row.value)
 
     def print(self) -> None:
-        """Print the lines."""
-        from rich.console import Console
-        from rich.table import Table
+        """Print the lines, each as long as it is."""
+        table = [_TITLES, *(self._cells(key, line) for key, line in self._lines.items())]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for cells in table:
+            print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
 
-        from datarun.scoring.score import mean_and_std
-
-        table = Table(
-            "dataset",
-            "submission",
-            "version",
-            "rows",
-            "function",
-            "better",
-            "attempts",
-            "mean",
-            "std",
-            "bagged",
-            "why not",
+    def _cells(self, key: tuple[object, ...], line: _Line) -> tuple[str, ...]:
+        mean, std = mean_and_std(line.values)
+        return (
+            *map(str, key),
+            self._better[str(key[-1])],
+            "" if mean is None else f"{mean:.6g}",
+            "" if std is None else f"{std:.3g}",
+            _bagged(line.bagged),
+            ", ".join(f"{count} {status}" for status, count in sorted(line.statuses.items())),
+            line.reason or "",
         )
-        for key, line in self._lines.items():
-            mean, std = mean_and_std(line.values)
-            table.add_row(
-                *map(str, key),
-                self._better[str(key[-1])],
-                ", ".join(f"{count} {status}" for status, count in sorted(line.statuses.items())),
-                "" if mean is None else f"{mean:.6g}",
-                "" if std is None else f"{std:.3g}",
-                _bagged(line.bagged),
-                (line.reason or "")[:REASON_WIDTH],
-            )
-        Console().print(table)
 
 
 def _bagged(row: Row | None) -> str:

@@ -33,6 +33,16 @@ def made(site: Site) -> Contest:
     return contest(site)
 
 
+@pytest.fixture(scope="module")
+def odd(site: Site, made: Contest) -> dict[str, int]:
+    """Folds of submissions of their own, by what became of them."""
+    rows = np.arange(50), np.arange(50, 75)
+    found = {name: made.fold(*rows) for name in ("todo", "failed", "done")}
+    site.append(run_event(FoldFailed, found["failed"]))
+    made.fit(GaussianNB(), found["done"])
+    return found
+
+
 def by_which(told: Any) -> dict[tuple[str, str], Any]:
     """Return scores by part and function."""
     return {(one["part"], one["metric"]): one for one in told["scores"]}
@@ -93,10 +103,7 @@ def test_a_leaderboard_has_the_best_first_and_goes_on_in_pages(site: Site) -> No
                 assert all(one["value"] == one[by] for one in standings)
                 assert standings == site.get(path)["items"]
     assert waiting not in {one["submission_id"] for one in site.get(path)["items"]}
-    again = site.gateway.post(
-        "submissionfold/", {"databoard_sf_id": perfect, "databoard_s_id": perfect, "force": "submission_fold"}
-    )
-    assert again.ok, again.text
+    made.again(perfect, perfect)
     assert perfect not in {one["submission_id"] for one in site.get(path)["items"]}
 
 
@@ -236,13 +243,11 @@ def test_a_dataset_whose_labels_are_gone_is_explained(site: Site) -> None:
         ("submissions/{todo}/scores", 200),
     ],
 )
-def test_what_cannot_be_scored_is_a_problem(site: Site, made: Contest, path: str, status: int) -> None:
+def test_what_cannot_be_scored_is_a_problem(
+    site: Site, made: Contest, odd: dict[str, int], path: str, status: int
+) -> None:
     """Folds without predictions, names that nobody knows, places that are none."""
-    rows = np.arange(50), np.arange(50, 75)
-    todo, failed, done = (made.fold(*rows) for _ in range(3))
-    site.append(run_event(FoldFailed, failed))
-    made.fit(GaussianNB(), done)
-    answer = site.ask("GET", path.format(todo=todo, failed=failed, done=done, dataset=made.number))
+    answer = site.ask("GET", path.format(**odd, dataset=made.number))
     assert answer.status_code == status, answer.text
     if "todo" in path and status == 200:
         assert (answer.json()["tested_folds"], answer.json()["scores"][0]["mean"]) == (0, None)
