@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
 
@@ -93,6 +94,14 @@ class Kept:
                 self._found.popitem(last=False)
 
 
+class _Digests(NamedTuple):
+    """A fold, a digest of what it is scored from, and one of that and all before it."""
+
+    fold: TestedFold
+    own: bytes
+    bag: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Scorer:
     """Scores folds from a blob store; not for several threads at once."""
@@ -101,20 +110,23 @@ class Scorer:
     truths: Truths
     kept: Kept = field(default_factory=Kept)
 
-    def score(self, folds: Sequence[TestedFold], metrics: Sequence[Metric], parts: Sequence[Part]) -> list[Scored]:
-        """Return the scores of a submission's folds in their order; raises BlobsUnavailable.
+    def score(
+        self, folds: Sequence[TestedFold], metrics: Sequence[Metric], parts: Sequence[Part], *, curve: bool = True
+    ) -> list[Scored]:
+        """Return the scores of a submission's folds in their order; without the curve only the last has a bagged score.
 
-        In memory are one fold's predictions at a time and, for each part, one sum of them.
+        In memory are one fold's predictions at a time and, for each part, one sum of them. Raises BlobsUnavailable.
         """
-        known = self._known(folds, metrics, parts)
+        known = self._known(folds, metrics, parts, curve=curve)
         if known is not None:
             return known
         bags = {part: Bag() for part in parts}
-        found = [self._score(fold, metrics, bags) for fold in folds]
+        found = [self._score(fold, metrics, bags, is_bagged=curve) for fold in folds[:-1]]
+        found += [self._score(fold, metrics, bags, is_bagged=True) for fold in folds[-1:]]
         self._remember(found, metrics)
         return found
 
-    def _score(self, fold: TestedFold, metrics: Sequence[Metric], bags: dict[Part, Bag]) -> Scored:
+    def _score(self, fold: TestedFold, metrics: Sequence[Metric], bags: dict[Part, Bag], *, is_bagged: bool) -> Scored:
         reading = _Reading(fold, self.blobs, self.truths)
         scored = Scored(fold)
         for part, bag in bags.items():
@@ -127,32 +139,43 @@ class Scorer:
                 own = predictions if rows is None else predictions[rows]
                 scored.own |= {(part, metric.name): score(metric, truth, rows, own) for metric in metrics}
                 bag.add(truth, rows, predictions)
-            scored.bagged |= {(part, metric.name): bag.score(metric) for metric in metrics}
-            scored.in_bag[part] = bag.folds
+            if is_bagged:
+                scored.bagged |= {(part, metric.name): bag.score(metric) for metric in metrics}
+                scored.in_bag[part] = bag.folds
         return scored
 
     def _known(
-        self, folds: Sequence[TestedFold], metrics: Sequence[Metric], parts: Sequence[Part]
+        self, folds: Sequence[TestedFold], metrics: Sequence[Metric], parts: Sequence[Part], *, curve: bool
     ) -> list[Scored] | None:
+        """Return what is remembered, None unless it is all."""
         wanted = [(part, metric.name) for part in parts for metric in metrics]
-        scored = []
-        for fold, own_key, bag_key in _keys(folds):
-            one = Scored(fold)
-            for which in wanted:
-                own, bagged = self.kept.get(_key(own_key, which)), self.kept.get(_key(bag_key, which))
-                if own is None or bagged is None:
-                    return None
-                one.own[which], (one.bagged[which], one.in_bag[which[0]]) = own[0], bagged
-            scored.append(one)
+        found = []
+        for number, digests in enumerate(_digests(folds), 1):
+            scored = self._recall(digests, wanted, is_bagged=curve or number == len(folds))
+            if scored is None:
+                return None
+            found.append(scored)
+        return found
+
+    def _recall(self, digests: _Digests, wanted: Sequence[Wanted], *, is_bagged: bool) -> Scored | None:
+        scored = Scored(digests.fold)
+        for which in wanted:
+            own, bagged = (self.kept.get(_key(digest, which)) for digest in (digests.own, digests.bag))
+            if own is None or (bagged is None and is_bagged):
+                return None
+            scored.own[which] = own[0]
+            if bagged is not None and is_bagged:
+                scored.bagged[which], scored.in_bag[which[0]] = bagged
         return scored
 
     def _remember(self, scored: Sequence[Scored], metrics: Sequence[Metric]) -> None:
+        # The name of an operator's own function says nothing of what it does.
         lasting = {metric.name for metric in metrics if not metric.is_trusted}
-        for one, (_, own_key, bag_key) in zip(scored, _keys([one.fold for one in scored]), strict=True):
-            for which in one.own:
-                if which[1] in lasting:
-                    self.kept.put(_key(own_key, which), one.own[which], 1)
-                    self.kept.put(_key(bag_key, which), one.bagged[which], one.in_bag[which[0]])
+        for one, digests in zip(scored, _digests([one.fold for one in scored]), strict=True):
+            for which in (which for which in one.own if which[1] in lasting):
+                self.kept.put(_key(digests.own, which), one.own[which], 1)
+                if which in one.bagged:
+                    self.kept.put(_key(digests.bag, which), one.bagged[which], one.in_bag[which[0]])
 
 
 class _Reading:
@@ -193,13 +216,12 @@ class _Reading:
         return self._loaded[name]
 
 
-def _keys(folds: Sequence[TestedFold]) -> Iterator[tuple[TestedFold, bytes, bytes]]:
-    """Yield each fold with a digest of it, and one of it and those before it."""
+def _digests(folds: Sequence[TestedFold]) -> Iterator[_Digests]:
     chain = hashlib.sha256(b"bag")
     for fold in folds:
-        digest = fold.digest
-        chain.update(digest)
-        yield fold, digest, chain.digest()
+        own = fold.digest
+        chain.update(own)
+        yield _Digests(fold, own, chain.digest())
 
 
 def _key(digest: bytes, which: Wanted) -> bytes:

@@ -1,6 +1,6 @@
 """Scores on request: one thread that reads blobs, and what it found, remembered by content.
 
-A thread cannot be stopped, so work that takes longer than a client waits goes on, and the next request finds it done.
+A question that takes longer than its client waits is answered when it is asked again: what was found by then stays.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from functools import partial
 
 from datarun.blobs import StreamedBlobs
 from datarun.errors import BlobsUnavailable
@@ -21,52 +21,59 @@ from datarun.scoring.predictions import Stored
 from datarun.scoring.truth import Subject, Truths
 from services.ingest.refusals import detail
 
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 20.0
 MOST_WAITING = 32
 """Different questions at once; another one is refused for a while."""
 NO_BLOB = Blob(sha256="0" * 64, size=0)
 """What a result that names no predictions is taken to name: no blob has this name."""
 
-T = TypeVar("T")
-
 
 class Scoring:
-    """Scores folds for clients, one question after the other; equal questions at once are one."""
+    """Scores folds for clients, one submission after the other; equal questions at once are one."""
 
     def __init__(self, blobs: StreamedBlobs) -> None:
         self._scorer = Scorer(blobs, Truths(blobs))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
-        self._asked: dict[Hashable, asyncio.Future[Any]] = {}
+        self._asked: dict[Hashable, asyncio.Future[list[Scored]]] = {}
 
-    async def of(self, folds: Sequence[TestedFold], metrics: Sequence[Metric], parts: Sequence[Part]) -> list[Scored]:
-        """Return the scores of a submission's folds in their order; raises Refusal when that takes longer."""
-        [scored] = await self.of_each([folds], metrics, parts)
-        return scored
-
-    async def of_each(
-        self, groups: Sequence[Sequence[TestedFold]], metrics: Sequence[Metric], parts: Sequence[Part]
+    async def of(
+        self,
+        submissions: Sequence[Sequence[TestedFold]],
+        metrics: Sequence[Metric],
+        parts: Sequence[Part],
+        *,
+        curve: bool = True,
     ) -> list[list[Scored]]:
-        """Return the scores of several submissions' folds; raises the same."""
-        digests = tuple(tuple(fold.digest for fold in folds) for folds in groups)
-        key = (digests, tuple(metric.name for metric in metrics), tuple(parts))
-        return await self._once(key, lambda: [self._scorer.score(folds, metrics, parts) for folds in groups])
+        """Return the scores of the folds of some submissions, bagged in their order; raises Refusal if that takes long.
 
-    async def _once(self, key: Hashable, work: Callable[[], T]) -> T:
+        Between two submissions others have their turn, and what is found is found for the next who asks.
+        """
+        names = tuple(metric.name for metric in metrics)
+        found = []
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                for folds in submissions:
+                    # What an attempt predicted never changes.
+                    which = tuple((fold.fold_id, fold.attempt) for fold in folds)
+                    key = (which, names, tuple(parts), curve)
+                    work = partial(self._scorer.score, folds, metrics, parts, curve=curve)
+                    found.append(await self._once(key, work))
+        except TimeoutError as error:
+            raise detail(503, "The scores are being computed; ask again.", Retry_After="5") from error
+        except BlobsUnavailable as error:
+            raise detail(503, "The predictions cannot be read now.", Retry_After="5") from error
+        return found
+
+    async def _once(self, key: Hashable, work: Callable[[], list[Scored]]) -> list[Scored]:
         future = self._asked.get(key)
         if future is None:
             if len(self._asked) >= MOST_WAITING:
                 raise detail(503, "Too many other scores are being computed.", Retry_After="10")
             future = self._asked[key] = asyncio.get_running_loop().run_in_executor(self._thread, work)
             future.add_done_callback(lambda done: self._ended(key, done))
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                return cast(T, await asyncio.shield(future))
-        except TimeoutError as error:
-            raise detail(503, "The scores are being computed; ask again.", Retry_After="5") from error
-        except BlobsUnavailable as error:
-            raise detail(503, "The predictions cannot be read now.", Retry_After="5") from error
+        return await asyncio.shield(future)
 
-    def _ended(self, key: Hashable, done: asyncio.Future[Any]) -> None:
+    def _ended(self, key: Hashable, done: asyncio.Future[list[Scored]]) -> None:
         del self._asked[key]
         if not done.cancelled():
             # Whoever asked may be gone.

@@ -343,6 +343,12 @@ def test_scores_that_stay_are_computed_once(tmp_path: Path) -> None:
     assert bench.score(*folds[:2]) == first
     assert bench.score(*folds) == more
     assert more[:2] == first
+    last = bench.scorer.score(folds, [METRICS["accuracy"]], list(Part), curve=False)
+    assert [one.own[Part.TEST, "accuracy"] for one in last] == [one.own[Part.TEST, "accuracy"] for one in more]
+    assert [bool(one.bagged) for one in last] == [False, False, True]
+    assert last[-1].bagged[Part.VALID, "accuracy"] == more[-1].bagged[Part.VALID, "accuracy"]
+    fresh = Scorer(bench.blobs, Truths(bench.blobs)).score(folds, [METRICS["accuracy"]], [Part.VALID], curve=False)
+    assert fresh[-1].bagged[Part.VALID, "accuracy"] == more[-1].bagged[Part.VALID, "accuracy"]
     reordered = bench.score(*reversed(folds))
     assert reordered[0].own[Part.TEST, "accuracy"].value is None
 

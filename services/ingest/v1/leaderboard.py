@@ -78,7 +78,8 @@ async def get_leaderboard(call: Call[LeaderboardQuery, None]) -> web.StreamRespo
     groups: defaultdict[int, list[ScoredFold]] = defaultdict(list)
     for fold in await _tested(call):
         groups[fold.submission_id].append(fold)
-    done = await gateway.scoring.of_each([members(folds, subject) for folds in groups.values()], [metric], [part])
+    folds_of = await gateway.compute(lambda: [members(folds, subject) for folds in groups.values()])
+    done = await gateway.scoring.of(folds_of, [metric], [part], curve=False)
     ranked = sorted(
         (_standing(folds[0], one, metric, part, by=query.by) for folds, one in zip(groups.values(), done, strict=True)),
         key=lambda standing: _place(standing, metric),

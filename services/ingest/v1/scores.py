@@ -142,7 +142,7 @@ async def get_fold_scores(call: Call[ScoresQuery, None]) -> web.StreamResponse:
         fold.test_predictions,
         fold.test_shape,
     )
-    [found] = await call.gateway.scoring.of([to_score(asked, subject)], metrics, visible_parts(call))
+    [[found]] = await call.gateway.scoring.of([[to_score(asked, subject)]], metrics, visible_parts(call))
     told = [
         ScoredPart(
             part=part.value,
@@ -178,14 +178,15 @@ async def get_submission_scores(call: Call[ScoresQuery, None]) -> web.StreamResp
         raise detail(409, f"Submission {number} has more than {MOST_FOLDS} tested folds: see `datarun rescore`.")
     subject = subject_of(await dataset_numbered(gateway, submission.raw_data_id))
     metrics, parts = metrics_of(call.query.metric, subject), visible_parts(call)
-    done = await gateway.scoring.of(members(found, subject), metrics, parts)
+    [done] = await gateway.scoring.of([members(found, subject)], metrics, parts)
+    told = await gateway.compute(lambda: [_of_submission(done, metric, part) for metric in metrics for part in parts])
     return answer(
         SubmissionScores(
             id=number,
             dataset_id=submission.raw_data_id,
             version=submission.version,
             tested_folds=len(done),
-            scores=[_of_submission(done, metric, part) for metric in metrics for part in parts],
+            scores=told,
         )
     )
 
