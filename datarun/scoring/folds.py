@@ -12,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 
 from datarun.blobs import BlobStore
-from datarun.errors import BlobCorrupt, BlobMissing
 from datarun.events import Blob
 from datarun.scoring.bag import Bag
 from datarun.scoring.metrics import Array, Kind, Metric
-from datarun.scoring.predictions import Stored, aligned, load, load_rows
-from datarun.scoring.score import Score, no_score, score
-from datarun.scoring.truth import Subject, Truth, Truths, Unscorable
+from datarun.scoring.predictions import LARGEST_BYTES, Stored, aligned, load, load_rows
+from datarun.scoring.score import NO_SCORE, Score, no_score, score
+from datarun.scoring.truth import Subject, Truth, Truths
 
 VERSION = 1
 """Raised when the same content comes to other scores."""
@@ -109,6 +108,8 @@ class Scorer:
     blobs: BlobStore
     truths: Truths
     kept: Kept = field(default_factory=Kept)
+    largest_bytes: int = LARGEST_BYTES
+    """More predictions of a fold are not brought into memory, which holds them about four times."""
 
     def score(
         self, folds: Sequence[TestedFold], metrics: Sequence[Metric], parts: Sequence[Part], *, curve: bool = True
@@ -127,18 +128,18 @@ class Scorer:
         return found
 
     def _score(self, fold: TestedFold, metrics: Sequence[Metric], bags: dict[Part, Bag], *, is_bagged: bool) -> Scored:
-        reading = _Reading(fold, self.blobs, self.truths)
+        reading = _Reading(fold, self.blobs, self.truths, self.largest_bytes)
         scored = Scored(fold)
         for part, bag in bags.items():
             try:
                 truth, rows, predictions = reading.part(part)
-            except (Unscorable, BlobMissing, BlobCorrupt) as error:
+                own = predictions if rows is None else predictions[rows]
+                bag.add(truth, rows, predictions)
+            except NO_SCORE as error:
                 bag.miss(no_score(error))
                 scored.own |= {(part, metric.name): no_score(error) for metric in metrics}
             else:
-                own = predictions if rows is None else predictions[rows]
                 scored.own |= {(part, metric.name): score(metric, truth, rows, own) for metric in metrics}
-                bag.add(truth, rows, predictions)
             if is_bagged:
                 scored.bagged |= {(part, metric.name): bag.score(metric) for metric in metrics}
                 scored.in_bag[part] = bag.folds
@@ -181,10 +182,11 @@ class Scorer:
 class _Reading:
     """Reads what the parts of one fold are scored from."""
 
-    def __init__(self, fold: TestedFold, blobs: BlobStore, truths: Truths) -> None:
+    def __init__(self, fold: TestedFold, blobs: BlobStore, truths: Truths, largest_bytes: int) -> None:
         self._fold = fold
         self._blobs = blobs
         self._truths = truths
+        self._largest = largest_bytes
         self._loaded: dict[str, Array] = {}
 
     def part(self, part: Part) -> tuple[Truth, Array | None, Array]:
@@ -197,11 +199,14 @@ class _Reading:
         seen = self._seen(train)
         if part is Part.TEST:
             truth = self._truths.test(fold.subject)
-            predictions = load(self._blobs, fold.test, rows=len(truth.labels))
-            return truth, None, aligned(predictions, truth, seen)
+            predictions = load(self._blobs, fold.test, rows=len(truth.labels), largest_bytes=self._largest)
+            return truth, None, aligned(predictions, truth, seen, largest_bytes=self._largest)
         rows = load_rows(self._blobs, fold.train_is if part is Part.TRAIN else fold.test_is, rows=len(train.labels))
-        load_once = self._once("full_train", lambda: load(self._blobs, fold.full_train, rows=len(train.labels)))
-        return train, rows, self._once("aligned", lambda: aligned(load_once, train, seen))
+        loaded = self._once(
+            "full_train",
+            lambda: load(self._blobs, fold.full_train, rows=len(train.labels), largest_bytes=self._largest),
+        )
+        return train, rows, self._once("aligned", lambda: aligned(loaded, train, seen, largest_bytes=self._largest))
 
     def _seen(self, train: Truth) -> Array:
         """Return the classes of the rows that the submission was trained on."""

@@ -12,8 +12,9 @@ from datarun.events import Blob
 from datarun.scoring.metrics import Array, Kind
 from datarun.scoring.truth import Truth, Unscorable
 
-LARGEST_BYTES = 1 << 30
-"""More than this is not brought into memory for a score."""
+LARGEST_BYTES = 4 << 30
+MOST_REPEATS = 100
+MOST_DIMENSIONS = 8
 _ITEM_BYTES = 8
 
 
@@ -25,24 +26,24 @@ class Stored:
     shape: tuple[int, ...]
 
 
-def load(blobs: BlobStore, stored: Stored, *, rows: int) -> Array:
+def load(blobs: BlobStore, stored: Stored, *, rows: int, largest_bytes: int) -> Array:
     """Return predictions of so many rows.
 
     Raises Unscorable for what is not an array of them, and BlobMissing, BlobCorrupt, BlobsUnavailable.
     """
     shape, size = stored.shape, stored.blob.size
-    if size != math.prod(shape) * _ITEM_BYTES or min(shape, default=-1) < 0:
+    is_shape = shape and min(shape) >= 0 and len(shape) <= MOST_DIMENSIONS
+    if not is_shape or size != math.prod(shape) * _ITEM_BYTES:
         raise Unscorable("the predictions do not have the shape that was announced")
     if shape[0] != rows:
         raise Unscorable(f"there are {shape[0]} predictions for {rows} rows")
-    _check_size(size)
-    return np.frombuffer(blobs.get(stored.blob), dtype="<f8").reshape(shape)
+    return np.frombuffer(_content(blobs, stored.blob, largest_bytes), dtype="<f8").reshape(shape)
 
 
 def load_rows(blobs: BlobStore, blob: Blob, *, rows: int) -> Array:
     """Return row numbers; raises the same."""
-    _check_size(blob.size)
-    content = blobs.get(blob)
+    # A fold names no row so often that this is more.
+    content = _content(blobs, blob, MOST_REPEATS * rows * _ITEM_BYTES)
     if len(content) % _ITEM_BYTES:
         raise Unscorable("the indices are not whole numbers of 64 bits")
     found = np.frombuffer(content, dtype="<i8")
@@ -53,7 +54,7 @@ def load_rows(blobs: BlobStore, blob: Blob, *, rows: int) -> Array:
     return found
 
 
-def aligned(predictions: Array, truth: Truth, seen: Array) -> Array:
+def aligned(predictions: Array, truth: Truth, seen: Array, *, largest_bytes: int) -> Array:
     """Return a value a row, or a column for every class of the dataset; raises Unscorable.
 
     `seen` are the classes of the rows the submission was trained on: one that saw fewer has fewer columns, and the
@@ -71,12 +72,20 @@ def aligned(predictions: Array, truth: Truth, seen: Array) -> Array:
         return predictions
     if columns != len(seen):
         raise Unscorable(f"there are {columns} columns for {len(seen)} classes of {classes}")
-    _check_size(len(predictions) * classes * _ITEM_BYTES)
+    _check_size(len(predictions) * classes * _ITEM_BYTES, largest_bytes)
     whole = np.zeros((len(predictions), classes))
     whole[:, seen] = predictions
     return whole
 
 
-def _check_size(size: int) -> None:
-    if size > LARGEST_BYTES:
-        raise Unscorable(f"{size >> 20} MiB are more than is scored")
+def _content(blobs: BlobStore, blob: Blob, largest_bytes: int) -> bytes:
+    _check_size(blob.size, largest_bytes)
+    content = blobs.get(blob)
+    if len(content) != blob.size:
+        raise Unscorable(f"a blob has {len(content)} bytes, where {blob.size} were announced")
+    return content
+
+
+def _check_size(size: int, largest_bytes: int) -> None:
+    if size > largest_bytes:
+        raise Unscorable(f"{size:,} bytes are more than is scored")

@@ -23,12 +23,21 @@ class Score:
     """Whether it stays so; a blob that is missing may come back."""
 
 
-def no_score(error: Unscorable | BlobMissing | BlobCorrupt) -> Score:
-    """Return what an error comes to."""
-    if isinstance(error, Unscorable):
-        return Score(None, str(error))
-    what = "has other bytes" if isinstance(error, BlobCorrupt) else "is not in the store"
-    return Score(None, f"a blob that it is made from {what}", is_final=False)
+NO_SCORE = (Unscorable, BlobMissing, BlobCorrupt, MemoryError)
+"""What keeps a fold from being scored, and other folds not."""
+
+
+def no_score(error: BaseException) -> Score:
+    """Return what one of those errors comes to."""
+    match error:
+        case BlobMissing():
+            return Score(None, "a blob that it is made from is not in the store", is_final=False)
+        case BlobCorrupt():
+            return Score(None, "a blob that it is made from has other bytes in the store", is_final=False)
+        case MemoryError():
+            return Score(None, "there is not enough memory for its predictions", is_final=False)
+        case _:
+            return Score(None, str(error))
 
 
 def mean_and_std(values: Sequence[float]) -> tuple[float | None, float | None]:
@@ -49,12 +58,11 @@ def score(metric: Metric, truth: Truth, rows: Array | None, predictions: Array) 
         value = float(metric.function(*_given(metric, truth, labels, predictions)))
     except Unscorable as error:
         return no_score(error)
-    except Exception as error:
-        if not metric.is_trusted and not isinstance(error, ValueError):
-            raise
+    except Exception as error:  # noqa: BLE001 - whatever it says of hostile numbers, the next fold is scored
         # What scikit-learn says may have labels in it; an operator sees what their own function says.
-        said = f": {error!r}" if metric.is_trusted else ""
-        return Score(None, f"{metric.name} does not take these labels and predictions{said}")
+        said = repr(error) if metric.is_trusted else type(error).__name__
+        why = f"{metric.name} does not take these labels and predictions: {said}"
+        return Score(None, why, is_final=isinstance(error, ValueError))
     if not math.isfinite(value):
         return Score(None, f"{metric.name} is not defined for these labels and predictions")
     return Score(value)

@@ -102,7 +102,10 @@ class Truths:
         column = self._column(part, target)
         if kind is Kind.REGRESSION:
             return Truth(kind, _numbers(column), np.empty(0))
-        classes, labels = np.unique(_whole(column).to_numpy(), return_inverse=True)
+        try:
+            classes, labels = np.unique(_whole(column).to_numpy(), return_inverse=True)
+        except TypeError as error:
+            raise Unscorable("the labels of the dataset are texts and numbers, and have no order") from error
         return Truth(kind, labels.astype(np.int32), classes)
 
     def _read_test(self, train: Truth, part: Blob, target: str) -> Truth:

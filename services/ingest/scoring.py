@@ -24,6 +24,8 @@ from services.ingest.refusals import detail
 ANSWER_SECONDS = 20.0
 MOST_WAITING = 32
 """Different questions at once; another one is refused for a while."""
+LARGEST_BYTES = 128 << 20
+"""Of the predictions of a fold on one part; `datarun rescore` takes more."""
 NO_BLOB = Blob(sha256="0" * 64, size=0)
 """What a result that names no predictions is taken to name: no blob has this name."""
 
@@ -31,8 +33,9 @@ NO_BLOB = Blob(sha256="0" * 64, size=0)
 class Scoring:
     """Scores folds for clients, one submission after the other; equal questions at once are one."""
 
-    def __init__(self, blobs: StreamedBlobs) -> None:
-        self._scorer = Scorer(blobs, Truths(blobs))
+    def __init__(self, blobs: StreamedBlobs, *, answer_seconds: float = ANSWER_SECONDS) -> None:
+        self._answer_seconds = answer_seconds
+        self._scorer = Scorer(blobs, Truths(blobs), largest_bytes=LARGEST_BYTES)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
         self._asked: dict[Hashable, asyncio.Future[list[Scored]]] = {}
 
@@ -51,7 +54,7 @@ class Scoring:
         names = tuple(metric.name for metric in metrics)
         found = []
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
+            async with asyncio.timeout(self._answer_seconds):
                 for folds in submissions:
                     # What an attempt predicted never changes.
                     which = tuple((fold.fold_id, fold.attempt) for fold in folds)

@@ -187,6 +187,7 @@ def test_what_a_hostile_runner_says_is_explained(site: Site) -> None:
     hostile: list[tuple[str, dict[str, Any]]] = [
         ("the shape that was announced", {"full_train_shape": (2_147_483_647, 2_147_483_647, 2_147_483_647)}),
         ("the shape that was announced", {"full_train_shape": ()}),
+        ("the shape that was announced", {"full_train_shape": (75, 3) + (1,) * 100}),
         ("74 predictions for 75 rows", {"full_train_shape": (74, 3)}),
         ("not in the store", {"full_train_predictions": site.blobs.put(b"").model_copy(update={"sha256": "0" * 64})}),
     ]
@@ -199,6 +200,12 @@ def test_what_a_hostile_runner_says_is_explained(site: Site) -> None:
         told = by_which(site.get(f"folds/{number}/scores"))["valid", "accuracy"]
         assert told["value"] is None
         assert reason in told["reason"]
+        assert site.ask("GET", f"folds/{number}/predictions/full-train?format=json").status_code in (200, 409, 503)
+    number = made.fold(train_is, test_is, submission=first)
+    short = site.blobs.put(b"12345678").model_copy(update={"size": 75 * 3 * 8})
+    made.say(number, np.zeros((75, 3)), np.ones((75, 3)), full_train_predictions=short)
+    assert "has 8 bytes" in by_which(site.get(f"folds/{number}/scores"))["valid", "accuracy"]["reason"]
+    assert site.ask("GET", f"folds/{number}/predictions/full-train?format=csv").status_code == 409
     for value in (np.nan, np.inf, -np.inf):
         number = made.fold(train_is, test_is, submission=first)
         made.say(number, np.full((75, 3), value), np.full((75, 3), value))
@@ -206,7 +213,7 @@ def test_what_a_hostile_runner_says_is_explained(site: Site) -> None:
         assert told["reason"] == "the predictions of 25 rows are not finite"
     found = by_which(site.get(f"submissions/{first}/scores"))["valid", "accuracy"]
     assert found["folds"][0]["value"] == found["mean"] == pytest.approx(good)
-    assert found["folds"][4]["bagged"] == pytest.approx(good)
+    assert found["folds"][5]["bagged"] == pytest.approx(good)
     assert [one["bagged_folds"] for one in found["folds"]][:5] == [1] * 5
 
 

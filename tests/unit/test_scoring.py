@@ -268,6 +268,7 @@ def test_what_is_not_a_number_does_not_count_where_another_fold_has_one(tmp_path
         ((), 1, "the shape that was announced"),
         ((30, 0), 0, "0 columns"),
         ((-30, -3), 90, "the shape that was announced"),
+        ((30, 3) + (1,) * 100, 90, "the shape that was announced"),
     ],
 )
 def test_hostile_predictions_have_a_reason_and_do_not_touch_others(
@@ -285,6 +286,18 @@ def test_hostile_predictions_have_a_reason_and_do_not_touch_others(
     assert found[0].own[Part.TEST, "accuracy"].value is not None
     assert found[1].bagged[Part.VALID, "accuracy"] == found[1].own[Part.VALID, "accuracy"]
     assert found[1].in_bag == {Part.TRAIN: 1, Part.VALID: 1, Part.TEST: 2}
+
+
+def test_predictions_beyond_a_bound_are_not_brought_into_memory(tmp_path: Path) -> None:
+    """Nor are rows that name each row a hundred times over."""
+    bench = Bench(tmp_path)
+    rows = bench.rows(np.zeros(30 * 100 + 1))
+    fold = bench.fold(1, distributions(30, 3), distributions(10, 3), test_is=rows)
+    scorer = Scorer(bench.blobs, Truths(bench.blobs), largest_bytes=30 * 3 * 8 - 1)
+    [found] = scorer.score([fold], [METRICS["accuracy"]], list(Part))
+    assert found.own[Part.TRAIN, "accuracy"].reason == "720 bytes are more than is scored"
+    assert found.own[Part.VALID, "accuracy"].reason == "24,008 bytes are more than is scored"
+    assert found.own[Part.TEST, "accuracy"].value is not None
 
 
 @pytest.mark.parametrize(
