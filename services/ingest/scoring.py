@@ -6,6 +6,7 @@ A question that takes longer than its client waits is answered when it is asked 
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,7 +37,7 @@ class Scoring:
     def __init__(self, blobs: StreamedBlobs, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._answer_seconds = answer_seconds
         self._scorer = Scorer(blobs, Truths(blobs), largest_bytes=LARGEST_BYTES)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="score", initializer=_load)
         self._asked: dict[Hashable, asyncio.Future[list[Scored]]] = {}
 
     async def of(
@@ -85,6 +86,15 @@ class Scoring:
     def close(self) -> None:
         """Let go of the thread; what it does is given up when the process ends."""
         self._thread.shutdown(wait=False, cancel_futures=True)
+
+
+def _load() -> None:
+    """Load what scores are computed with: when the first is asked for, since most of it is of no other use here."""
+    import pandas as pd  # noqa: F401, PLC0415
+    from sklearn import metrics  # noqa: F401, PLC0415
+
+    # As when the service starts: looking through all of it for cycles would keep every client waiting.
+    gc.freeze()
 
 
 def to_score(fold: ScoredFold, subject: Subject) -> TestedFold:
