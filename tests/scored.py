@@ -125,6 +125,12 @@ def bagged(
     return found
 
 
+def patiently(site: Site, path: str, **options: Any) -> Any:
+    """Return scores, asking again as long as they are being computed: the first ones bring scikit-learn with them."""
+    wait_until(lambda: site.ask("GET", path, **options).status_code != 503, seconds=90)
+    return site.get(path, **options)
+
+
 def contest(site: Site) -> Contest:
     """Upload iris and have it split."""
     # With a mark of its own, so that its labels are in no cache.

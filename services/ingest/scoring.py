@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import sys
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,6 +28,8 @@ MOST_WAITING = 32
 """Different questions at once; another one is refused for a while."""
 LARGEST_BYTES = 128 << 20
 """Of the predictions of a fold on one part; `datarun rescore` takes more."""
+LIBRARY = "sklearn.metrics"
+"""What is loaded with the first score."""
 NO_BLOB = Blob(sha256="0" * 64, size=0)
 """What a result that names no predictions is taken to name: no blob has this name."""
 
@@ -37,7 +40,8 @@ class Scoring:
     def __init__(self, blobs: StreamedBlobs, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._answer_seconds = answer_seconds
         self._scorer = Scorer(blobs, Truths(blobs), largest_bytes=LARGEST_BYTES)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="score", initializer=_load)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="score")
+        self._loaded = False
         self._asked: dict[Hashable, asyncio.Future[list[Scored]]] = {}
 
     async def of(
@@ -60,7 +64,7 @@ class Scoring:
                     # What an attempt predicted never changes.
                     which = tuple((fold.fold_id, fold.attempt) for fold in folds)
                     key = (which, names, tuple(parts), curve)
-                    work = partial(self._scorer.score, folds, metrics, parts, curve=curve)
+                    work = partial(self._score, folds, metrics, parts, curve=curve)
                     found.append(await self._once(key, work))
         except TimeoutError as error:
             raise detail(503, "The scores are being computed; ask again.", Retry_After="5") from error
@@ -77,6 +81,17 @@ class Scoring:
             future.add_done_callback(lambda done: self._ended(key, done))
         return await asyncio.shield(future)
 
+    def _score(
+        self, folds: Sequence[TestedFold], metrics: Sequence[Metric], parts: Sequence[Part], *, curve: bool
+    ) -> list[Scored]:
+        try:
+            return self._scorer.score(folds, metrics, parts, curve=curve)
+        finally:
+            if not self._loaded and LIBRARY in sys.modules:
+                # As when the service starts: looking through it for cycles would keep every client waiting.
+                gc.freeze()
+                self._loaded = True
+
     def _ended(self, key: Hashable, done: asyncio.Future[list[Scored]]) -> None:
         del self._asked[key]
         if not done.cancelled():
@@ -86,15 +101,6 @@ class Scoring:
     def close(self) -> None:
         """Let go of the thread; what it does is given up when the process ends."""
         self._thread.shutdown(wait=False, cancel_futures=True)
-
-
-def _load() -> None:
-    """Load what scores are computed with: when the first is asked for, since most of it is of no other use here."""
-    import pandas as pd  # noqa: F401, PLC0415
-    from sklearn import metrics  # noqa: F401, PLC0415
-
-    # As when the service starts: looking through all of it for cycles would keep every client waiting.
-    gc.freeze()
 
 
 def to_score(fold: ScoredFold, subject: Subject) -> TestedFold:

@@ -147,9 +147,13 @@ class Databoard:
             log.close()
 
     def ask(self, path):
-        """GET below /v1."""
+        """GET below /v1, again as long as the answer is being computed."""
         url, *login = self.login
-        answer = requests.get(f"{url}/v1/{path}", auth=tuple(login), timeout=30)
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            answer = requests.get(f"{url}/v1/{path}", auth=tuple(login), timeout=30)
+            if answer.status_code != 503 or time.monotonic() > deadline:
+                break
         assert answer.ok, answer.text
         return answer
 

@@ -24,7 +24,7 @@ from datarun.errors import DatarunError
 from datarun.events import FoldFailed, FoldTested
 from datarun.topics import FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, TOPICS
 from tests.histories import run_event
-from tests.scored import Contest, contest
+from tests.scored import Contest, contest, patiently
 from tests.sites import Site, running_site
 
 OWN = """
@@ -117,7 +117,7 @@ def test_every_attempt_is_scored_and_no_fold_is_asked_for(history: History) -> N
             mine = [one for one in bags if one["submission_id"] == history.submission]
             assert [one["value"] for one in mine] == pytest.approx([one[name] for one in expected])
             assert [(one["fold_id"], one["folds"]) for one in mine] == list(zip(history.folds, (1, 2, 3), strict=True))
-            told = site.get(f"submissions/{history.submission}/scores?metric={name}")["scores"]
+            told = patiently(site, f"submissions/{history.submission}/scores?metric={name}")["scores"]
             [shown] = [one for one in told if one["part"] == part]
             assert [one["bagged"] for one in shown["folds"]] == [one["value"] for one in mine]
     versions = {one["submission_version"] for one in rows if one["submission_id"] == history.replaced}

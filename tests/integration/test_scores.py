@@ -14,7 +14,7 @@ from sklearn.tree import DecisionTreeClassifier
 from datarun.events import FoldFailed
 from tests.gateways import running_gateway
 from tests.histories import run_event
-from tests.scored import SPECIES, Contest, contest
+from tests.scored import SPECIES, Contest, contest, patiently
 from tests.sites import Site, running_site
 
 BOTH = "metric=accuracy,log_loss"
@@ -24,6 +24,8 @@ BOTH = "metric=accuracy,log_loss"
 def site(kafka: str, module_postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Run a gateway beside a projector."""
     with running_site(kafka, module_postgres_url, tmp_path_factory.mktemp("v1"), "v1scores.") as running:
+        submission, _ = contest(running).submit(GaussianNB(), folds=1)
+        patiently(running, f"submissions/{submission}/scores?{BOTH}")
         yield running
 
 
@@ -153,7 +155,7 @@ def test_participants_see_their_own_scores_and_none_on_hidden_labels(site: Site,
         DATARUN_SHOW_TEST_SCORES="true",
     ) as opened:
         shown = Site(installation, opened, site.log, site.blobs, site.tokens)
-        told = shown.get(f"submissions/{own}/scores", role="participant")
+        told = patiently(shown, f"submissions/{own}/scores", role="participant")
         assert by_which(told)["test", "accuracy"]["bagged"] is not None
         assert shown.ask("GET", f"submissions/{other}/scores", role="participant").status_code == 404
 
