@@ -46,14 +46,38 @@ class Group(NamedTuple):
     subject: Subject
 
 
+class _Predicted(NamedTuple):
+    """What names predictions, in few bytes: there may be millions."""
+
+    digest: bytes
+    size: int
+    shape: tuple[int, ...]
+
+    @property
+    def stored(self) -> Stored:
+        return Stored(Blob(sha256=self.digest.hex(), size=self.size), self.shape)
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """A tested attempt."""
 
-    fold: TestedFold
+    subject: Subject
+    fold_id: int
+    attempt: int
     status: Status
     is_newest: bool
     """Whether no newer attempt of the fold was asked for with the same version of its submission."""
+    train_is: Blob
+    test_is: Blob
+    full_train: _Predicted
+    test: _Predicted
+
+    @property
+    def fold(self) -> TestedFold:
+        """What its scores are made from."""
+        predicted = (self.full_train.stored, self.test.stored)
+        return TestedFold(self.fold_id, self.attempt, self.subject, self.train_is, self.test_is, *predicted)
 
 
 @dataclass(slots=True)
@@ -123,7 +147,7 @@ def read_history(
         else:
             found[request.group].append(requests.attempt(request, event))
     for group in sorted(found, key=lambda one: (one[:3], repr(one.subject))):
-        history.groups[group] = sorted(found[group], key=lambda one: (one.fold.fold_id, one.fold.attempt))
+        history.groups[group] = sorted(found[group], key=lambda one: (one.fold_id, one.attempt))
     return history
 
 
@@ -137,6 +161,8 @@ class _Requests:
         self._newest_of_version: Counter[tuple[int, int, int]] = Counter()
         self._versions: Counter[int] = Counter()
         self._groups: dict[Group, Group] = {}
+        self._blobs: dict[tuple[str, int], Blob] = {}
+        self._shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def take(self, event: FoldRequested, *, is_wanted: bool) -> None:
         """Take a request; of several deliveries of an attempt the first speaks."""
@@ -149,7 +175,8 @@ class _Requests:
         dataset, submission, version = event.dataset, event.submission_id, event.submission_version
         subject = Subject(dataset.target_column, dataset.workflow_elements, dataset.split)
         group = Group(dataset.raw_data_id, submission, version, subject)
-        self.of[place] = _Request(self._groups.setdefault(group, group), event.train_is, event.test_is)
+        indices = (self._shared(event.train_is), self._shared(event.test_is))
+        self.of[place] = _Request(self._groups.setdefault(group, group), *indices)
         self._newest[event.fold_id] = max(self._newest[event.fold_id], event.attempt)
         whose = (event.fold_id, submission, version)
         self._newest_of_version[whose] = max(self._newest_of_version[whose], event.attempt)
@@ -164,17 +191,25 @@ class _Requests:
             status = Status.SUPERSEDED
         else:
             status = Status.CURRENT
-        fold = TestedFold(
+        newest = self._newest_of_version[event.fold_id, group.submission_id, group.version]
+        return Attempt(
+            group.subject,
             event.fold_id,
             event.attempt,
-            group.subject,
+            status,
+            event.attempt == newest,
             request.train_is,
             request.test_is,
-            Stored(event.full_train_predictions, event.full_train_shape),
-            Stored(event.test_predictions, event.test_shape),
+            self._predicted(event.full_train_predictions, event.full_train_shape),
+            self._predicted(event.test_predictions, event.test_shape),
         )
-        newest = self._newest_of_version[event.fold_id, group.submission_id, group.version]
-        return Attempt(fold, status, is_newest=event.attempt == newest)
+
+    def _predicted(self, blob: Blob, shape: tuple[int, ...]) -> _Predicted:
+        return _Predicted(bytes.fromhex(blob.sha256), blob.size, self._shapes.setdefault(shape, shape))
+
+    def _shared(self, blob: Blob) -> Blob:
+        """Return the one object of equal indices; all submissions of a dataset have the same."""
+        return self._blobs.setdefault((blob.sha256, blob.size), blob)
 
 
 class _Reading:

@@ -71,7 +71,7 @@ class Rescoring:
 def _rows(
     kind: Literal["fold", "bagged"], group: Group, attempt: Attempt, scores: Scores, bag: Scored | None = None
 ) -> Iterator[Row]:
-    whose = (group.raw_data_id, group.submission_id, group.version, attempt.fold.fold_id, attempt.fold.attempt)
+    whose = (group.raw_data_id, group.submission_id, group.version, attempt.fold_id, attempt.attempt)
     which: Wanted
     for which, found in scores.items():
         part, metric = which
