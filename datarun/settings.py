@@ -26,6 +26,7 @@ class _Environment(BaseSettings):
     blobs: str | None = None
     topic_prefix: str | None = None
     max_blob_mib: int | None = None
+    show_test_scores: bool | None = None
     gateway_url: str | None = None
     token_file: Path | None = None
     log_level: str | None = None
@@ -69,6 +70,8 @@ class Settings(BaseModel):
     blobs_url: str | None = Field(default=None, validation_alias="blobs")
     topic_prefix: str = Field(default=DEFAULT_PREFIX, max_length=60)
     max_blob_mib: int = Field(default=2048, ge=1)
+    show_test_scores: bool = False
+    """Whether participants see their scores on the hidden labels."""
     gateway_url: str | None = None
     token: SecretStr | None = None
     log_level: str = "info"

@@ -31,6 +31,7 @@ from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
 from services.ingest.refusals import Refusal, detail, forbidden, not_found, not_recordable, unconfirmed
 from services.ingest.relay import Relay
+from services.ingest.scoring import Scoring
 from services.ingest.together import STORING_THREADS
 from services.ingest.v1 import routes as v1
 from services.ingest.v1.problems import PREFIX, problem_answer
@@ -179,6 +180,8 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             ),
             threads=computing,
             storing=storing,
+            scoring=Scoring(blobs),
+            shows_test_scores=settings.show_test_scores,
             background=set(),
         )
         app[GATEWAY] = gateway
@@ -190,6 +193,7 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
         await relay.stop()
         await projected.stop()
         gateway.log_end.close()
+        gateway.scoring.close()
         database.close()
         for threads in (computing, hashing, storing):
             threads.shutdown(wait=False, cancel_futures=True)

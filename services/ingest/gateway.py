@@ -30,6 +30,7 @@ from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
 from services.ingest.refusals import detail
 from services.ingest.relay import Relay
+from services.ingest.scoring import Scoring
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -60,6 +61,9 @@ class Gateway:
     doorkeeper: Doorkeeper
     threads: ThreadPoolExecutor
     storing: ThreadPoolExecutor
+    scoring: Scoring
+    shows_test_scores: bool
+    """Whether participants see their scores on the hidden labels."""
     background: set[asyncio.Task[None]]
 
     async def compute(self, work: Callable[[], T]) -> T:

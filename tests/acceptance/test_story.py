@@ -1,5 +1,6 @@
 """The README's story on the real stack in processes of its own: databoard's order of calls, and then with kills."""
 
+import io
 import json
 import os
 import signal
@@ -10,15 +11,19 @@ from collections import Counter
 from itertools import count
 from pathlib import Path
 
+import numpy as np
 import pytest
-from sklearn.datasets import load_diabetes, load_iris
+import requests
+from sklearn.datasets import load_diabetes, load_digits, load_iris
+from sklearn.model_selection import ShuffleSplit
 
 from datarun import envelope, post_api
 from datarun.events import FoldFailed, FoldTested
 from datarun.lifecycle import FIRST_TERMINAL
 from datarun.stack.running import running_stack
-from datarun.topics import FOLD_EVENTS, Catalogue
+from datarun.topics import FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, Catalogue
 from tests import oracle
+from tests.scored import bagged
 
 WAIT_SECONDS = 60
 CLASSIFIER = """
@@ -141,6 +146,42 @@ class Databoard:
         finally:
             log.close()
 
+    def ask(self, path):
+        """GET below /v1, again as long as the answer is being computed."""
+        url, *login = self.login
+        deadline = time.monotonic() + WAIT_SECONDS
+        while True:
+            answer = requests.get(f"{url}/v1/{path}", auth=tuple(login), timeout=30)
+            if answer.status_code != 503 or time.monotonic() > deadline:
+                break
+        assert answer.ok, answer.text
+        return answer
+
+    def predictions(self, fold_id, part):
+        """Return a fold's predictions."""
+        return np.load(io.BytesIO(self.ask(f"folds/{fold_id}/predictions/{part}?format=npy").content))
+
+    def rescore(self, *arguments):
+        """Return the bagged scores that `datarun rescore` finds, by submission, part and scoring function."""
+        command = [sys.executable, "-m", "datarun.cli", "rescore", *arguments, "--format", "jsonl"]
+        command += ["--dir", str(self.stack.folder.path)]
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        found = {}
+        for row in map(json.loads, lines):
+            if row["kind"] == "bagged":
+                found.setdefault((row["submission_id"], row["part"], row["metric"]), []).append(row["value"])
+        return found
+
+    def requests_end(self):
+        """Return where the queues of folds end."""
+        from datarun.log.kafka import KafkaLog
+
+        log, catalogue = KafkaLog(self.stack.connection.kafka), Catalogue()
+        try:
+            return log.end_offsets([catalogue.full_name(topic) for topic in (FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW)])
+        finally:
+            log.close()
+
     def assert_terminal_once(self, fold_ids):
         """Each fold has one terminal event in the log and one terminal row in the read model."""
         from datarun.db import connect
@@ -221,6 +262,59 @@ def test_iris_and_diabetes_are_predicted_bit_for_bit(databoard):
             assert done[fold_id]["log_messages"] == "\n\n"
             assert done[fold_id]["train_time"] > 0
     databoard.assert_terminal_once([*iris_folds, *diabetes_folds])
+
+
+MODELS = (
+    "from sklearn.naive_bayes import GaussianNB as Model",
+    "from sklearn.neighbors import KNeighborsClassifier as Model",
+    "from sklearn.tree import ExtraTreeClassifier as Model",
+)
+ANY_CLASSIFIER = """
+{model}
+
+class Classifier:
+    def fit(self, X, y):
+        self.model = Model().fit(X, y)
+    def predict_proba(self, X):
+        return self.model.predict_proba(X)
+"""
+
+
+def test_bagged_scores_of_digits_are_those_of_their_predictions(databoard):
+    """Three submissions on ten folds: after each fold as worked out here, at the gateway and from the log alone."""
+    csv_text = load_digits(as_frame=True).frame[:600].to_csv(index=False)
+    raw_data_id = databoard.upload("digits", csv_text, target="target", elements="classifier", held_out=0.3)
+    truth = dict(
+        zip(("valid", "test"), (part["target"].to_numpy() for part in oracle.split(csv_text, 0.3)), strict=True)
+    )
+    cuts = [
+        (one.tolist(), two.tolist())
+        for one, two in ShuffleSplit(10, test_size=0.3, random_state=42).split(truth["valid"])
+    ]
+    sent = {
+        submission: {10 * submission + number: cut for number, cut in enumerate(cuts)} for submission in (401, 402, 403)
+    }
+    for model, (submission, folds) in zip(MODELS, sent.items(), strict=True):
+        files = [databoard.write("classifier.py", ANY_CLASSIFIER.format(model=model))]
+        databoard.send(submission, folds, raw_data_id=raw_data_id, files=files)
+    done = databoard.wait([fold_id for folds in sent.values() for fold_id in folds])
+    assert {fold["state"] for fold in done.values()} == {"TESTED"}, done
+    requested = databoard.requests_end()
+    rescored = databoard.rescore("accuracy", "log_loss", "--dataset", str(raw_data_id))
+    assert databoard.requests_end() == requested
+    for submission, folds in sent.items():
+        told = databoard.ask(f"submissions/{submission}/scores?metric=accuracy,log_loss").json()["scores"]
+        for part, predicted in (("valid", "full-train"), ("test", "test")):
+            rows = [test_is if part == "valid" else None for _, test_is in cuts]
+            expected = bagged(truth[part], [databoard.predictions(fold_id, predicted) for fold_id in folds], rows)
+            for name in ("accuracy", "log_loss"):
+                [found] = [one["folds"] for one in told if (one["part"], one["metric"]) == (part, name)]
+                assert [one["fold_id"] for one in found] == list(folds)
+                assert [one["bagged"] for one in found] == pytest.approx([one[name] for one in expected], rel=1e-9)
+                assert rescored[submission, part, name] == [one["bagged"] for one in found]
+    board = databoard.ask(f"datasets/{raw_data_id}/leaderboard").json()["items"]
+    assert {one["submission_id"] for one in board} == set(sent)
+    assert [one["value"] for one in board] == sorted((one["value"] for one in board), reverse=True)
 
 
 def test_new_predictions_are_handed_out_once_and_again_after_a_forced_run(databoard):

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from datarun.readmodel import catalogue
 from datarun.readmodel.catalogue import ListedDataset, ListedSubmission
+from services.ingest.gateway import Gateway
 from services.ingest.refusals import not_found
 from services.ingest.v1.inputs import Nothing
 from services.ingest.v1.operation import ORGANISERS, Call, Operation, Says, answer
@@ -112,9 +113,13 @@ async def get_submission(call: Call[Nothing, None]) -> web.StreamResponse:
 
 
 async def _find(call: Call[Any, Any]) -> ListedDataset:
-    before = call.path["dataset_id"] - 1
-    found = await call.gateway.database.run(lambda cursor: catalogue.list_datasets(cursor, after=before, limit=1))
-    if not found or found[0].raw_data_id != before + 1:
+    return await dataset_numbered(call.gateway, call.path["dataset_id"])
+
+
+async def dataset_numbered(gateway: Gateway, number: int) -> ListedDataset:
+    """Return a dataset by its number; raises Refusal."""
+    found = await gateway.database.run(lambda cursor: catalogue.list_datasets(cursor, after=number - 1, limit=1))
+    if not found or found[0].raw_data_id != number:
         raise not_found()
     return found[0]
 

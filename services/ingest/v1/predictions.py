@@ -25,6 +25,8 @@ from services.ingest.v1.values import Asked, Told
 NPY, CSV, PARQUET = "application/x-npy", "text/csv", "application/vnd.apache.parquet"
 FORMATS = {"npy": NPY, "csv": CSV, "parquet": PARQUET, "json": JSON}
 _DTYPE = np.dtype("<f8")
+MOST_DIMENSIONS = 8
+"""A runner takes no more from a submission; what another producer says may be anything."""
 
 Floats = npt.NDArray[np.float64]
 
@@ -81,6 +83,8 @@ def read(blobs: BlobStore, name: str, shape: list[int]) -> Floats:
         content = blobs.get(Blob(sha256=sha256, size=int(size)))
     except (BlobMissing, BlobCorrupt) as error:
         raise detail(503, "The predictions cannot be read now.", Retry_After="5") from error
+    if len(content) != int(size) or len(shape) > MOST_DIMENSIONS:
+        raise detail(409, "The predictions are not what was announced.")
     return np.frombuffer(content, dtype=_DTYPE).reshape(shape)
 
 
