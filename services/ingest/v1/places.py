@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import StringConstraints
@@ -61,6 +61,10 @@ class Place:
     def pass_by(self, record: StoredRecord) -> None:
         """Move behind a record."""
         self.offsets[record.partition] = record.offset + 1
+
+    def furthest(self, offsets: Sequence[int]) -> Place:
+        """Return the place that is as far as this one and another together."""
+        return Place([max(pair) for pair in zip(self.offsets, offsets, strict=True)])
 
 
 def wrong_place() -> Refusal:
