@@ -111,7 +111,9 @@ def test_the_reference_page_needs_no_other_server(site: Site) -> None:
 ORDER = (
     "upload_dataset", "list_datasets", "get_dataset", "split_dataset", "get_split", "create_fold", "list_folds",
     "get_fold", "explain_fold", "get_history", "list_submissions", "get_submission", "change_fold", "cancel_fold",
-    "retry_fold", "get_predictions", "get_new", "acknowledge", "forget_cursor", "follow_events", "retry_folds",
+    "retry_fold", "get_predictions", "get_new", "acknowledge", "forget_cursor", "follow_events",
+    "create_webhook", "list_webhooks", "ping_webhook", "list_deliveries", "redeliver", "change_webhook", "rotate_secret",
+    "get_webhook", "delete_webhook", "retry_folds",
     "list_runners", "list_open", "list_dead_letters", "get_problem",
     "get_openapi", "get_reference",
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -12,18 +13,21 @@ from datarun.intake.deliveries import Cause
 from datarun.intake.deliveries import Delivery as StoredDelivery
 from datarun.intake.webhooks import Webhook as Stored
 from services.ingest.v1.values import Asked, DatasetId, DeliveryId, FoldId, SubmissionId, Text, Told, WebhookId
+from services.ingest.v1.webhooks.addresses import is_literal
 from services.ingest.v1.webhooks.notices import ENDS, KINDS, PING
 
 MOST_URL_CHARACTERS = 2000
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 
 
 def _parsed(text: str) -> str:
     # Says no word of what was given: it may hold a secret.
     try:
-        fits = bool(URL(text).host)
+        host = URL(text).host
     except ValueError:
-        fits = False
-    if not fits:
+        host = None
+    # An address in another than its usual form is read so by some and so by others.
+    if not host or (_NUMBER.fullmatch(host.rstrip(".").rpartition(".")[2]) and not is_literal(host)):
         raise ValueError("not the URL of a server")
     return text
 

@@ -6,7 +6,7 @@ Others look every second; a webhook that was changed begins anew with what is st
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -14,7 +14,7 @@ from aiohttp import web
 from psycopg2.extensions import cursor as Cursor
 
 from datarun.errors import DatabaseUnavailable, LogUnavailable
-from datarun.intake import offices, webhooks
+from datarun.intake import offices, repeats, webhooks
 from datarun.intake.deliveries import OFFICE, Turn
 from datarun.intake.webhooks import Webhook
 from datarun.log import EventLog
@@ -137,11 +137,14 @@ class Office:
 
     async def _open(self) -> Means:
         ends = await self._gateway.log_end.of([self._gateway.catalogue.full_name(FOLD_EVENTS)])
-        recent = Recent(self._tail, self._database, Place.behind(ends))
+        recent = Recent(self._tail, self._owners, Place.behind(ends))
         self._following = asyncio.get_running_loop().create_task(recent.follow())
         self._means = self._make_means(recent)
         log.info("webhooks.office_taken")
         return self._means
+
+    async def _owners(self, ids: Sequence[int]) -> Mapping[int, str]:
+        return await self._database.run(lambda cursor: repeats.owners(cursor, ids))
 
     async def _close(self) -> None:
         following, self._following, self._means = self._following, None, None

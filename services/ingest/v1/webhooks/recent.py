@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
 import structlog
 
 from datarun.errors import DatabaseUnavailable
-from datarun.intake import repeats
 from datarun.log import StoredRecord
-from services.ingest.database import Database
 from services.ingest.refusals import Refusal
 from services.ingest.v1.places import Place
 from services.ingest.v1.tail import Tail
@@ -30,6 +28,9 @@ READ_BACK_AT_ONCE = 4
 RETRY_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
+
+Owners = Callable[[Sequence[int]], Awaitable[Mapping[int, str]]]
+"""Tells whose submissions some folds are of; may raise DatabaseUnavailable."""
 
 
 class _Placed(Protocol):
@@ -51,9 +52,9 @@ class Reading:
 class Recent:
     """The stretch; `follow` lets it grow, and forgets its oldest notices."""
 
-    def __init__(self, tail: Tail, database: Database, start: Place, *, most: int = MOST_KEPT) -> None:
+    def __init__(self, tail: Tail, owners: Owners, start: Place, *, most: int = MOST_KEPT) -> None:
         self._tail = tail
-        self._database = database
+        self._owners = owners
         self._most = most
         self._kept: deque[Notice] = deque()
         self._seen = 0
@@ -134,8 +135,7 @@ class Recent:
         found = [told for record in batch if (told := notice(record)) is not None]
         if not found:
             return []
-        ids = sorted({told.fold_id for told in found})
-        owners = await self._database.run(lambda cursor: repeats.owners(cursor, ids))
+        owners = await self._owners(sorted({told.fold_id for told in found}))
         return [replace(told, owner=owners.get(told.fold_id)) for told in found]
 
 
