@@ -52,10 +52,13 @@ class Reading:
 class Recent:
     """The stretch; `follow` lets it grow, and forgets its oldest notices."""
 
-    def __init__(self, tail: Tail, owners: Owners, start: Place, *, most: int = MOST_KEPT) -> None:
+    def __init__(
+        self, tail: Tail, owners: Owners, start: Place, *, most: int = MOST_KEPT, at_once: int = AT_ONCE
+    ) -> None:
         self._tail = tail
         self._owners = owners
         self._most = most
+        self._at_once = at_once
         self._kept: deque[Notice] = deque()
         self._seen = 0
         self._since = Place(list(start.offsets))
@@ -102,7 +105,7 @@ class Recent:
     def _handed_out(self, reading: Reading) -> list[Notice]:
         while reading.number < self._seen:
             begin = len(self._kept) - min(self._seen - reading.number, len(self._kept))
-            end = min(begin + AT_ONCE, len(self._kept))
+            end = min(begin + self._at_once, len(self._kept))
             # Near its end a deque is reached at once.
             found = [self._kept[number] for number in range(begin, end)]
             reading.number = self._seen - len(self._kept) + end
@@ -122,7 +125,7 @@ class Recent:
                 async for batch in batches:
                     found += await self._owned(batch)
                     _pass_by(place, batch)
-                    if len(found) >= AT_ONCE or loop.time() > deadline:
+                    if len(found) >= self._at_once or loop.time() > deadline:
                         break
                 else:
                     # What is left before the end was never there: a transaction's marks move no place.
