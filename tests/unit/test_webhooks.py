@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import re
+import time
 from dataclasses import replace
 from ipaddress import ip_network
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -193,3 +196,19 @@ def stored_webhook():
         disabled_reason=None,
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
+
+
+def test_the_documented_check_accepts_what_is_sent_and_nothing_else() -> None:
+    """The Python of docs/webhooks.md, as it stands there."""
+    [code] = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    known: dict[str, Any] = {}
+    exec(code, known)  # noqa: S102 - our own document
+    keys, body, now = [signing.make_secret(), signing.make_secret()], b'{"type": "ping"}', int(time.time())
+    for signing_keys in (keys, keys[:1], keys[1:]):
+        headers = dict(signing.headers(signing_keys, message_id="1", timestamp=now, body=body))
+        for key in keys:
+            assert known["is_genuine"](signing.shown(key), headers, body) == (key in signing_keys)
+        assert not known["is_genuine"](signing.shown(signing_keys[0]), headers, body + b" ")
+        assert not known["is_genuine"](signing.shown(signing_keys[0]), headers | {"webhook-id": "2"}, body)
+    old = dict(signing.headers(keys, message_id="1", timestamp=now - 600, body=body))
+    assert not known["is_genuine"](signing.shown(keys[0]), old, body)

@@ -114,8 +114,13 @@ async def rotate_secret(call: Call[Nothing, None]) -> web.StreamResponse:
     def rotate(cursor: Cursor) -> Stored:
         return _there(webhooks.rotate(cursor, webhook_id, secret, only_of=only_of))
 
+    def is_recorded(cursor: Cursor, _: Stored) -> bool:
+        found = webhooks.find(cursor, webhook_id, only_of=None)
+        return found is not None and found.secrets[0] == secret
+
     async def accept() -> web.StreamResponse:
-        rotated = await call.gateway.database.run(key.around(rotate, lambda made: (200, shown_with(made, None))))
+        once = key.around(rotate, lambda made: (200, shown_with(made, None)))
+        rotated = await call.gateway.database.run(once, is_recorded=is_recorded)
         call.request.app[DELIVERING].office.kick()
         return answer(shown_with(rotated, signing.shown(secret)))
 

@@ -20,6 +20,8 @@ AGENT = "datarun-webhooks"
 MOST_ANSWER_BYTES = 64 * 1024
 """An answer with a longer body costs its connection."""
 CONNECT_SECONDS = 5.0
+KEEP_SECONDS = 2.0
+"""Less than receivers keep a connection; one that closes it just then costs a try."""
 LOOK_UP_THREADS = 32
 GONE = 410
 
@@ -54,7 +56,9 @@ class Receivers:
     def __init__(self, settings: WebhookSettings) -> None:
         self._settings = settings
         self._resolver = _Resolver()
-        connector = aiohttp.TCPConnector(limit=0, resolver=self._resolver, socket_factory=self._socket)
+        connector = aiohttp.TCPConnector(
+            limit=0, resolver=self._resolver, socket_factory=self._socket, keepalive_timeout=KEEP_SECONDS
+        )
         seconds = settings.timeout_seconds
         self._session = aiohttp.ClientSession(
             connector=connector,

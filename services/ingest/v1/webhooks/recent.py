@@ -25,6 +25,7 @@ AT_ONCE = 500
 """So many notices are handed out at a time, about."""
 READ_BACK_SECONDS = 4.0
 READ_BACK_AT_ONCE = 4
+IDLE_SECONDS = 5.0
 RETRY_SECONDS = 1.0
 
 log = structlog.get_logger(__name__)
@@ -79,18 +80,27 @@ class Recent:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def read(self, reading: Reading) -> list[Notice]:
-        """Return what follows, and move behind it; waits while there is nothing, and may return nothing."""
+        """Return what follows, and move behind it; waits for a while if there is nothing, and may return nothing."""
         while all(at >= since for at, since in zip(reading.place.offsets, self._since.offsets, strict=True)):
             if found := self._handed_out(reading):
                 return found
             reading.place = reading.place.furthest(self._until.offsets)
-            await self._grown.wait()
+            if not await self._grows():
+                return []
         try:
             return await self._read_back(reading)
         except (Refusal, DatabaseUnavailable) as error:
             log.warning("webhooks.log_not_read", reason=str(error))
             await asyncio.sleep(RETRY_SECONDS)
             return []
+
+    async def _grows(self) -> bool:
+        try:
+            async with asyncio.timeout(IDLE_SECONDS):
+                await self._grown.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def _take(self, batch: Sequence[StoredRecord]) -> None:
         found = await self._owned(batch)

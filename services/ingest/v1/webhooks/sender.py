@@ -69,7 +69,6 @@ class Sender:
         saved, saved_at = list(self._place.offsets), loop.time()
         while True:
             for told in await self._means.recent.read(reading):
-                self._place.offsets[told.partition] = max(self._place.offsets[told.partition], told.offset)
                 if wants(self.webhook, self.role, told) and not await self._deliver(told):
                     return
                 self._place.offsets[told.partition] = told.offset + 1
