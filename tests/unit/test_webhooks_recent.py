@@ -12,7 +12,10 @@ import pytest
 from datarun.envelope import encode
 from datarun.errors import DatabaseUnavailable
 from datarun.events import FoldStarted, FoldTested, PredictionsFetched
+from datarun.log import Position
 from datarun.log.memory import MemoryLog
+from datarun.partitioner import partition_of
+from datarun.topics import FOLD_EVENTS
 from services.ingest.v1.places import Place
 from services.ingest.v1.tail import Tail
 from services.ingest.v1.webhooks.notices import Notice
@@ -27,9 +30,9 @@ async def nobodys(_: Sequence[int]) -> Mapping[int, str]:
     return {}
 
 
-async def read_all(recent: Recent, place: Place, count: int, *, chance: random.Random) -> list[Notice]:
+async def read_all(recent: Recent, reading: Reading, count: int, *, chance: random.Random) -> list[Notice]:
     """Read until there were so many notices, now at once, now after others."""
-    reading, found = Reading(place), list[Notice]()
+    found = list[Notice]()
     while len(found) < count:
         found += await recent.read(reading)
         for _ in range(chance.randrange(6)):
@@ -61,7 +64,7 @@ def test_every_reader_gets_every_notice_once(seed: int, most: int) -> None:
         recent = Recent(tail, nobodys, behind, most=most, at_once=2 + seed)
         following = asyncio.create_task(recent.follow())
         readers = [
-            asyncio.create_task(read_all(recent, place, count, chance=chance))
+            asyncio.create_task(read_all(recent, Reading(place), count, chance=chance))
             for place, count in (
                 (Place.beginning(), earlier + len(after) - _fetched(after)),
                 (Place(list(behind.offsets)), len(after) - _fetched(after)),
@@ -110,10 +113,43 @@ def test_what_could_not_be_looked_up_is_read_again() -> None:
         recent = Recent(tail, away_at_first, Place.beginning())
         following = asyncio.create_task(recent.follow())
         async with asyncio.timeout(20):
-            found = await read_all(recent, Place.beginning(), len(FOLDS), chance=random.Random(1))
+            found = await read_all(recent, Reading(Place.beginning()), len(FOLDS), chance=random.Random(1))
         assert sorted(one.fold_id for one in found) == list(FOLDS)
         assert {one.owner for one in found} == {"ada"}
         following.cancel()
         tail.close()
 
     asyncio.run(run())
+
+
+def test_who_reads_back_gets_past_a_hole() -> None:
+    """Offsets before the stretch's beginning that no record will ever have hold up nobody."""
+    log = MemoryLog(CATALOGUE)
+
+    def append(fold: int) -> Position:
+        return log.append(encode(run_event(FoldTested, fold), catalogue=CATALOGUE, context=CONTEXT)).result(1)
+
+    async def run() -> None:
+        hole = append(1).partition
+        later = next(fold for fold in range(2, 100) if _partition(fold) != hole)
+        start = Place.behind(log.end_offsets([f"{CATALOGUE.prefix}fold-events"]))
+        start.offsets[hole] += 1
+        tail = Tail(log, CATALOGUE)
+        recent = Recent(tail, nobodys, start)
+        following = asyncio.create_task(recent.follow())
+        reading = Reading(Place.beginning())
+        async with asyncio.timeout(20):
+            found = await read_all(recent, reading, 1, chance=random.Random(1))
+            append(later)
+            while not (more := await recent.read(reading)):
+                pass
+        assert [one.fold_id for one in (*found, *more)] == [1, later]
+        assert reading.place.offsets[hole] == start.offsets[hole]
+        following.cancel()
+        tail.close()
+
+    asyncio.run(run())
+
+
+def _partition(fold: int) -> int:
+    return partition_of(str(fold).encode(), FOLD_EVENTS.partitions)
