@@ -23,6 +23,7 @@ from services.ingest.v1.webhooks.notices import Notice, notice
 MOST_KEPT = 10_000
 AT_ONCE = 500
 """So many notices are handed out at a time, about."""
+SLICE = 100
 READ_BACK_SECONDS = 4.0
 READ_BACK_AT_ONCE = 4
 IDLE_SECONDS = 5.0
@@ -145,7 +146,11 @@ class Recent:
             return found
 
     async def _owned(self, batch: Sequence[StoredRecord]) -> list[Notice]:
-        found = [told for record in batch if (told := notice(record)) is not None]
+        found: list[Notice] = []
+        for start in range(0, len(batch), SLICE):
+            found += [told for record in batch[start : start + SLICE] if (told := notice(record)) is not None]
+            # Requests have their turn while much is read back.
+            await asyncio.sleep(0)
         if not found:
             return []
         owners = await self._owners(sorted({told.fold_id for told in found}))
