@@ -10,6 +10,7 @@ from typing import Annotated
 
 from pydantic import StringConstraints
 
+from datarun.errors import LogUnavailable
 from datarun.log import StoredRecord, TopicPartition
 from datarun.topics import FOLD_EVENTS, Catalogue
 from services.ingest.refusals import Refusal, detail
@@ -34,7 +35,9 @@ class Place:
 
     @classmethod
     def behind(cls, ends: Mapping[TopicPartition, int]) -> Place:
-        """Return the place behind all records that are there."""
+        """Return the place behind all records that are there; raises LogUnavailable if a partition is missing."""
+        if len(ends) != COUNT:
+            raise LogUnavailable(f"{FOLD_EVENTS.name} has {len(ends)} of {COUNT} partitions")
         return cls([end for _, end in sorted(ends.items())])
 
     @classmethod
