@@ -186,6 +186,13 @@ def delete(cursor: Cursor, webhook_id: int, *, only_of: str | None) -> bool:
     return True
 
 
+def any_active(cursor: Cursor) -> bool:
+    """Tell whether a webhook is not disabled."""
+    cursor.execute("select exists (select from intake.webhook where disabled_at is null)")
+    [(found,)] = cursor.fetchall()
+    return bool(found)
+
+
 def active(cursor: Cursor) -> list[tuple[Webhook, str | None]]:
     """Return the webhooks that are not disabled, each with the role its account has now, None for none any more."""
     cursor.execute(

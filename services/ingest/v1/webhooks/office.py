@@ -105,10 +105,12 @@ class Office:
     async def _look(self) -> None:
         began = asyncio.get_running_loop().time()
         found = await self._database.run(self._find)
-        if not found:
+        has_failed = self._following is not None and self._following.done()
+        if not found or has_failed:
             self._held_until = 0.0
             await self._stop(list(self._running))
             await self._close()
+        if not found:
             return
         self._held_until = began + offices.LEASE_SECONDS - MARGIN_SECONDS
         self._held.set()
@@ -124,12 +126,12 @@ class Office:
 
     def _find(self, cursor: Cursor) -> dict[int, tuple[Webhook, str]]:
         """Return what to send for, nothing while another gateway does it."""
-        active = webhooks.active(cursor)
-        if not active:
+        if not webhooks.any_active(cursor):
             offices.leave(cursor, OFFICE, self._owner)
             return {}
         if not offices.hold(cursor, OFFICE, self._owner):
             return {}
+        active = webhooks.active(cursor)
         for webhook, role in active:
             if role is None:
                 webhooks.disable(cursor, webhook.webhook_id, "Its account is gone.")
@@ -150,8 +152,8 @@ class Office:
         following, self._following, self._means = self._following, None, None
         if following is not None:
             following.cancel()
-            await asyncio.gather(following, return_exceptions=True)
-            log.info("webhooks.office_left")
+            [ended] = await asyncio.gather(following, return_exceptions=True)
+            log.info("webhooks.office_left", reason=repr(ended) if isinstance(ended, Exception) else "")
 
     async def _stop(self, keys: list[int]) -> None:
         ended = [self._running.pop(key) for key in keys]

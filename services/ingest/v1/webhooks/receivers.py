@@ -84,11 +84,11 @@ class Receivers:
         try:
             async with self._session.post(url, data=message.body, headers=told, allow_redirects=False) as answer:
                 status, retry_after = answer.status, _seconds(answer.headers.get("Retry-After"))
-                error = None if answer.ok and status < 300 else f"It answered {status}."  # noqa: PLR2004 - 2xx
+                error = None if _is_taken(status) else f"It answered {status}."
                 await _pass_over(answer)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as failure:
             # The answer counts once its head is there, whatever becomes of its body.
-            error = _told(failure) if status is None or not 200 <= status < 300 else None  # noqa: PLR2004 - 2xx
+            error = None if _is_taken(status) else _told(failure)
         return Outcome(status=status, error=error, seconds=time.monotonic() - began, retry_after=retry_after)
 
     def _socket(self, info: aiohttp.AddrInfoType) -> socket.socket:
@@ -131,6 +131,10 @@ _Found = list[tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[str
 
 def _look_up(host: str, port: int, family: socket.AddressFamily) -> _Found:
     return socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)  # type: ignore[return-value]
+
+
+def _is_taken(status: int | None) -> bool:
+    return status is not None and 200 <= status < 300  # noqa: PLR2004 - as HTTP has it
 
 
 async def _pass_over(answer: aiohttp.ClientResponse) -> None:
