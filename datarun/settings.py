@@ -5,11 +5,12 @@ Options win over DATARUN_* variables, those over the connection.json of the fold
 
 from __future__ import annotations
 
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from datarun.errors import DatarunError
 from datarun.log.brokers import Brokers, Security
@@ -59,6 +60,27 @@ class KafkaSecurity(BaseSettings):
         )
 
 
+Networks = tuple[IPv4Network | IPv6Network, ...]
+
+
+def _listed(given: Any) -> Any:
+    return [part.strip() for part in given.split(",") if part.strip()] if isinstance(given, str) else given
+
+
+class WebhookSettings(BaseSettings):
+    """Where webhooks may go and how often they are tried: DATARUN_WEBHOOK_* variables."""
+
+    model_config = SettingsConfigDict(env_prefix="DATARUN_WEBHOOK_", extra="ignore", frozen=True)
+    networks: Annotated[Networks, NoDecode, BeforeValidator(_listed)] = ()
+    """Networks that are not public and that webhooks may reach all the same."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=60)] = 10.0
+    retry_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """The pause after a first failure; each one after is twice as long."""
+    longest_retry_seconds: Annotated[float, Field(gt=0)] = 3600.0
+    give_up_seconds: Annotated[float, Field(gt=0)] = 259_200.0
+    """Three days; a webhook that took nothing for so long is disabled."""
+
+
 class Settings(BaseModel):
     """The servers one installation is made of."""
 
@@ -75,6 +97,7 @@ class Settings(BaseModel):
     gateway_url: str | None = None
     token: SecretStr | None = None
     log_level: str = "info"
+    webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
 
     @property
     def brokers(self) -> Brokers:
@@ -113,6 +136,7 @@ def load_settings(directory: Path = DEFAULT_DIR, **options: Any) -> Settings:
     if token_file is not None:
         merged["token"] = read_secret(token_file, "token file")
     merged.setdefault("kafka_security", kafka_security())
+    merged.setdefault("webhooks", webhook_settings())
     return Settings(directory=directory, **merged)
 
 
@@ -121,8 +145,20 @@ def kafka_security() -> Security:
     try:
         return KafkaSecurity().read()
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise DatarunError(f"DATARUN_KAFKA_{str(first['loc'][0]).upper()}: {first['msg']}") from error
+        raise _wrong("DATARUN_KAFKA_", error) from error
+
+
+def webhook_settings() -> WebhookSettings:
+    """Return what the environment says of webhooks; raises DatarunError."""
+    try:
+        return WebhookSettings()
+    except ValidationError as error:
+        raise _wrong("DATARUN_WEBHOOK_", error) from error
+
+
+def _wrong(prefix: str, error: ValidationError) -> DatarunError:
+    first = error.errors(include_url=False)[0]
+    return DatarunError(f"{prefix}{str(first['loc'][0]).upper()}: {first['msg']}")
 
 
 def database_url(directory: Path, given: str | None) -> str:

@@ -96,7 +96,7 @@ class Site:
 
 
 @contextmanager
-def running_site(kafka: str, postgres_url: str, folder: Path, prefix: str) -> Iterator[Site]:
+def running_site(kafka: str, postgres_url: str, folder: Path, prefix: str, **environment: str) -> Iterator[Site]:
     """Run a gateway beside a projector."""
     create_topics(kafka, prefix=prefix)
     installation = Installation(kafka, postgres_url, Catalogue(prefix), folder)
@@ -107,7 +107,12 @@ def running_site(kafka: str, postgres_url: str, folder: Path, prefix: str) -> It
         with (
             installation.projector() as projector,
             running_gateway(
-                folder / "gateway", kafka=kafka, postgres_url=postgres_url, blobs_url=blobs.as_uri(), prefix=prefix
+                folder / "gateway",
+                kafka=kafka,
+                postgres_url=postgres_url,
+                blobs_url=blobs.as_uri(),
+                prefix=prefix,
+                **environment,
             ) as gateway,
         ):
             projector.wait_ready()

@@ -1,8 +1,8 @@
 """The write side made anew from the log, for a database that was lost: names, ids, attempts, versions, cancellations.
 
 Not in the log, and so not brought back: accounts and tokens, what is still owed to the log (the outbox), predictions
-that somebody is fetching just now, first answers under an Idempotency-Key, how far cursors were acknowledged, and the
-moments of this database's clock; the broker's stand in for them.
+that somebody is fetching just now, first answers under an Idempotency-Key, how far cursors were acknowledged,
+webhooks, and the moments of this database's clock; the broker's stand in for them.
 """
 
 from __future__ import annotations

@@ -46,3 +46,17 @@ def own(cursor: Cursor, username: str, ids: Sequence[int]) -> set[int]:
         {"ids": list(ids), "by": username},
     )
     return {fold_id for (fold_id,) in cursor.fetchall()}
+
+
+def owners(cursor: Cursor, ids: Sequence[int]) -> dict[int, str]:
+    """Return who sent the submissions of some folds first; of some nobody knows."""
+    cursor.execute(
+        """
+        with asked as (select unnest(%(ids)s::integer[]) as fold_id), known as (
+            select fold_id, submission_id from intake.fold join asked using (fold_id)
+            union select fold_id, submission_id from rm.fold join asked using (fold_id))
+        select fold_id, submitted_by from known join intake.submission using (submission_id)
+        where submitted_by is not null""",
+        {"ids": list(ids)},
+    )
+    return dict(cursor.fetchall())

@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     Column,
     DateTime,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -187,3 +188,66 @@ cursor = Table(
     _moment("moved_at"),
 )
 """How far an account has read what came of folds."""
+
+webhook = Table(
+    "webhook",
+    metadata,
+    Column("webhook_id", Integer, primary_key=True),
+    Column("username", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("kinds", ARRAY(Text), nullable=False),
+    Column("raw_data_id", Integer),
+    Column("submission_id", Integer),
+    Column("fold_id", Integer),
+    # A signature is made with it, so that a digest would not do
+    Column("secret", LargeBinary, nullable=False),
+    Column("old_secret", LargeBinary),
+    Column("old_secret_until", DateTime(timezone=True)),
+    # By partition of fold-events, the offset behind all that was delivered or not wanted
+    Column("offsets", ARRAY(BigInteger), nullable=False),
+    # Raised when it begins anew, so that who delivered before stops
+    Column("generation", Integer, nullable=False, server_default="1"),
+    # How often the next message was tried
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("failing_since", DateTime(timezone=True)),
+    Column("next_try_at", DateTime(timezone=True)),
+    Column("last_error", Text),
+    Column("delivered_at", DateTime(timezone=True)),
+    Column("disabled_at", DateTime(timezone=True)),
+    Column("disabled_reason", Text),
+    _moment("created_at"),
+)
+"""Where accounts want to be told of what happens to folds, and how far they were."""
+
+Index("webhook_owner", webhook.c.username, webhook.c.webhook_id)
+
+webhook_delivery = Table(
+    "webhook_delivery",
+    metadata,
+    Column("delivery_id", BigInteger, primary_key=True),
+    Column("webhook_id", Integer, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("body", Text, nullable=False),
+    # event, ping or redelivery
+    Column("cause", Text, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("status", Integer),
+    Column("error", Text),
+    Column("seconds", Float, nullable=False),
+    _moment("tried_at"),
+    Column("next_try_at", DateTime(timezone=True)),
+)
+"""What was tried of each webhook lately."""
+
+Index("webhook_delivery_of", webhook_delivery.c.webhook_id, webhook_delivery.c.delivery_id)
+
+office = Table(
+    "office",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("owner", Integer, nullable=False),
+    Column("leased_until", DateTime(timezone=True), nullable=False),
+)
+"""What one gateway does for all."""

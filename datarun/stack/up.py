@@ -23,6 +23,8 @@ from datarun.stack.supervisor import Part, Supervisor, in_thread
 GIVEN_KAFKA_SECONDS = 5.0
 INTERRUPTED = 130
 RUNNER = "local-runner"
+LOOPBACK_NETWORKS = "127.0.0.0/8,::1/128"
+"""Where webhooks may go beside public addresses: the local gateway itself is for this machine alone."""
 LAPTOP_SANDBOX = "2"
 """The least isolation of the local runner: user namespaces are closed on many a laptop. The runner then says so."""
 
@@ -64,8 +66,9 @@ async def _start(options: StackOptions, supervisor: Supervisor, report: Report) 
     folder, port = options.folder.absolute(), urlsplit(connection.gateway_url).port
     connection.save(folder)
     sandbox_min = options.environment.get("DATARUN_SANDBOX_MIN", LAPTOP_SANDBOX)
+    gateway_environment = {"DATARUN_WEBHOOK_NETWORKS": LOOPBACK_NETWORKS, **options.environment}
     parts = {
-        "gateway": service_part("gateway", folder, "--port", str(port), environment=options.environment),
+        "gateway": service_part("gateway", folder, "--port", str(port), environment=gateway_environment),
         "projector": service_part("projector", folder, *_session(options), environment=options.environment),
         "runner": service_part("runner", folder, "--sandbox-min", sandbox_min, environment=options.environment),
     }

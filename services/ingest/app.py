@@ -54,7 +54,7 @@ def make_app(settings: Settings, event_log: EventLog) -> web.Application:
     app.add_routes([web.get("/healthz", health.healthz), web.get("/readyz", health.readyz)])
     app.add_routes([web.get("/metrics", metrics.show)])
     app.add_routes([web.route(method, blob_routes.PATH, handler) for method, handler in blob_routes.METHODS.items()])
-    v1.add_to(app, event_log, settings.catalogue)
+    v1.add_to(app, event_log, settings)
     for path, methods in LEGACY.items():
         # The 2016 service redirected a path without its slash, which loses a POST; both are served.
         for variant in (path, path.removesuffix("/")):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -18,12 +18,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from psycopg2.extensions import cursor as Cursor
 
 from datarun.errors import DatabaseUnavailable, LogUnavailable
+from datarun.intake import webhooks
 from datarun.lifecycle import State
 from datarun.log import TopicPartition
 from datarun.readmodel import counts
 from datarun.readmodel.counts import Depth, Fleet
 from datarun.readmodel.queries import projected_offsets
-from datarun.topics import PROJECTED, QUEUES
+from datarun.topics import FOLD_EVENTS, PROJECTED, QUEUES
 from services.ingest.gateway import GATEWAY, Gateway
 
 ALIVE_SECONDS = 10.0
@@ -47,6 +48,8 @@ class Snapshot:
     unsent: int
     waiting: int
     projected: Mapping[TopicPartition, int]
+    webhooks: Mapping[str, int]
+    webhook_places: Sequence[Sequence[int]]
 
 
 @dataclass(slots=True)
@@ -58,6 +61,7 @@ class Metrics:
     counted_until: float = 0.0
     requests: Counter = field(init=False)
     seconds: Histogram = field(init=False)
+    webhook_tries: Counter = field(init=False)
 
     def __post_init__(self) -> None:
         """Register them."""
@@ -71,6 +75,9 @@ class Metrics:
             ("route",),
             buckets=BUCKETS,
             registry=self.registry,
+        )
+        self.webhook_tries = Counter(
+            "datarun_webhook_tries", "Messages posted to webhooks, by result.", ("result",), registry=self.registry
         )
 
 
@@ -142,6 +149,8 @@ def _look(cursor: Cursor, counted: FoldCounts) -> Snapshot:
         unsent=unsent,
         waiting=waiting,
         projected=projected_offsets(cursor),
+        webhooks=webhooks.states(cursor),
+        webhook_places=webhooks.places(cursor),
     )
 
 
@@ -167,6 +176,10 @@ def _known(snapshot: Snapshot | None) -> Iterator[Metric]:
     for (state, cause), count in sorted(snapshot.folds.items()):
         folds.add_metric([state.value, cause], count)
     yield from (depth, waiting, folds)
+    hooks = GaugeMetricFamily("datarun_webhooks", "Webhooks by state.", labels=["state"])
+    for name, count in snapshot.webhooks.items():
+        hooks.add_metric([name], count)
+    yield hooks
     fleet = snapshot.fleet
     for name, text, value in (
         ("datarun_runners_alive", "Runners heard within ten seconds that do not stop.", fleet.alive),
@@ -190,3 +203,14 @@ def _log(snapshot: Snapshot | None, ends: Mapping[TopicPartition, int] | None) -
     for topic, count in sorted(behind.items()):
         lag.add_metric([topic], count)
     yield lag
+    text = "Records of fold-events that the webhook furthest behind has not got to."
+    yield GaugeMetricFamily("datarun_webhook_behind_records", text, float(_furthest_behind(snapshot, ends)))
+
+
+def _furthest_behind(snapshot: Snapshot, ends: Mapping[TopicPartition, int]) -> int:
+    topic_ends = [end for tp, end in sorted(ends.items()) if tp.topic.endswith(FOLD_EVENTS.name)]
+    behind = (
+        sum(max(0, end - offset) for end, offset in zip(topic_ends, place, strict=False))
+        for place in snapshot.webhook_places
+    )
+    return max(behind, default=0)

@@ -11,7 +11,16 @@ from pydantic import Field, TypeAdapter, ValidationError
 from services.ingest.bodies import read_json
 from services.ingest.refusals import Refusal, detail, not_found
 from services.ingest.v1.problems import unfit
-from services.ingest.v1.values import Asked, DatasetId, FoldId, Number, Priority, SubmissionId
+from services.ingest.v1.values import (
+    Asked,
+    DatasetId,
+    DeliveryId,
+    FoldId,
+    Number,
+    Priority,
+    SubmissionId,
+    WebhookId,
+)
 
 M = TypeVar("M", bound=Asked)
 
@@ -24,6 +33,8 @@ PATH_TYPES: dict[str, Any] = {
     "fold_id": Annotated[FoldId, Number],
     "submission_id": Annotated[SubmissionId, Number],
     "dataset_id": Annotated[DatasetId, Number],
+    "webhook_id": Annotated[WebhookId, Number],
+    "delivery_id": Annotated[DeliveryId, Number],
     "queue": Priority,
     "part": Literal["full-train", "test"],
     "cursor": Annotated[str, Field(pattern="^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$", description="A name of your own.")],

@@ -6,7 +6,7 @@ A client that comes back with the last id it saw gets what came since, after any
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from aiohttp import web
@@ -85,13 +85,14 @@ async def _write(stream: web.StreamResponse, content: bytes) -> None:
 
 async def _told(call: Call[LiveQuery, None], place: Place, batch: Batch) -> str:
     """Move a place behind a batch, and return what is to be sent of it."""
-    decoded = [(record, _fold_event(record)) for record in batch]
+    decoded = [(record, fold_event(record)) for record in batch]
     own = await _own(call, {event.fold_id for _, event in decoded if event is not None})
     parts = []
     for record, event in decoded:
         place.pass_by(record)
         if event is not None and (own is None or event.fold_id in own):
-            parts.append(f"id: {place.word}\nevent: {type(event).__name__}\ndata: {_data(record, event)}\n\n")
+            data = orjson.dumps(summary(record, event)).decode()
+            parts.append(f"id: {place.word}\nevent: {type(event).__name__}\ndata: {data}\n\n")
     return "".join(parts)
 
 
@@ -102,7 +103,8 @@ async def _own(call: Call[LiveQuery, None], ids: set[int]) -> set[int] | None:
     return await call.gateway.database.run(lambda cursor: repeats.own(cursor, only_of, sorted(ids)))
 
 
-def _fold_event(record: StoredRecord) -> FoldEvent | None:
+def fold_event(record: StoredRecord) -> FoldEvent | None:
+    """Return what a record says of a fold, None if it says nothing."""
     try:
         event = decode(record.value, record.headers)
     except Rejected:
@@ -110,7 +112,8 @@ def _fold_event(record: StoredRecord) -> FoldEvent | None:
     return event if isinstance(event, FoldEvent) else None
 
 
-def _data(record: StoredRecord, event: FoldEvent) -> str:
+def summary(record: StoredRecord, event: FoldEvent) -> dict[str, Any]:
+    """Return what clients are told of an event: numbers and names, nothing that a submission said."""
     told = {
         "fold_id": event.fold_id,
         "attempt": event.attempt,
@@ -118,7 +121,7 @@ def _data(record: StoredRecord, event: FoldEvent) -> str:
         "position": f"{record.topic}:{record.partition}:{record.offset}",
     }
     more = event.model_dump(mode="json", include={"delivery", "submission_id", "raw_data_id", "runner_id", "cause"})
-    return orjson.dumps(told | more).decode()
+    return told | more
 
 
 OPERATIONS = (

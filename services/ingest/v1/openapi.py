@@ -17,7 +17,7 @@ from services.ingest.v1.parts import MULTIPART
 from services.ingest.v1.places import Word
 from services.ingest.v1.problems import KINDS, MEDIA_TYPE, Problem
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 """Raised in its last place for corrections, in its second for additions; the first is that of the path."""
 POSITION_PATTERN = "^(pending|[A-Za-z0-9._-]{1,249}:[0-9]{1,9}:[0-9]{1,18})$"
 _REF = "#/components/schemas/{model}"

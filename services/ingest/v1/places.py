@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import binascii
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import StringConstraints
 
+from datarun.errors import LogUnavailable
 from datarun.log import StoredRecord, TopicPartition
 from datarun.topics import FOLD_EVENTS, Catalogue
 from services.ingest.refusals import Refusal, detail
@@ -34,7 +35,9 @@ class Place:
 
     @classmethod
     def behind(cls, ends: Mapping[TopicPartition, int]) -> Place:
-        """Return the place behind all records that are there."""
+        """Return the place behind all records that are there; raises LogUnavailable if a partition is missing."""
+        if len(ends) != COUNT:
+            raise LogUnavailable(f"{FOLD_EVENTS.name} has {len(ends)} of {COUNT} partitions")
         return cls([end for _, end in sorted(ends.items())])
 
     @classmethod
@@ -61,6 +64,10 @@ class Place:
     def pass_by(self, record: StoredRecord) -> None:
         """Move behind a record."""
         self.offsets[record.partition] = record.offset + 1
+
+    def furthest(self, offsets: Sequence[int]) -> Place:
+        """Return the place that is as far as this one and another together."""
+        return Place([max(pair) for pair in zip(self.offsets, offsets, strict=True)])
 
 
 def wrong_place() -> Refusal:

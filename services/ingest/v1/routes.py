@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from datarun.log import EventLog
-from datarun.topics import Catalogue
+from datarun.settings import Settings
 from services.ingest.v1 import (
     accepting,
     cancel,
@@ -28,6 +28,8 @@ from services.ingest.v1 import (
 )
 from services.ingest.v1.operation import Operation
 from services.ingest.v1.tail import TAIL, Tail
+from services.ingest.v1.webhooks import by_hand, operations
+from services.ingest.v1.webhooks.office import delivering
 
 OPERATIONS: tuple[Operation, ...] = (
     *datasets.OPERATIONS,
@@ -43,6 +45,8 @@ OPERATIONS: tuple[Operation, ...] = (
     *leaderboard.OPERATIONS,
     *cursors.OPERATIONS,
     *live.OPERATIONS,
+    *operations.OPERATIONS,
+    *by_hand.OPERATIONS,
     *runners.OPERATIONS,
     *openings.OPERATIONS,
     *dead_letters.OPERATIONS,
@@ -56,9 +60,9 @@ ROLES: dict[str, tuple[str, ...] | None] = {
 """Below /v1/ everybody is known; what a role may use its operation says."""
 
 
-def add_to(app: web.Application, event_log: EventLog, catalogue: Catalogue) -> None:
-    """Add the routes of all operations, what describes them, and the followers of the log."""
-    tail = app[TAIL] = Tail(event_log, catalogue)
+def add_to(app: web.Application, event_log: EventLog, settings: Settings) -> None:
+    """Add the routes of all operations, what describes them, the followers of the log, and what sends webhooks."""
+    tail = app[TAIL] = Tail(event_log, settings.catalogue)
 
     async def stop(_: web.Application) -> None:
         tail.stop()
@@ -68,5 +72,6 @@ def add_to(app: web.Application, event_log: EventLog, catalogue: Catalogue) -> N
 
     app.on_shutdown.append(stop)
     app.on_cleanup.append(close)
+    app.cleanup_ctx.append(delivering(settings, event_log))
     documents.add_documents(app, OPERATIONS)
     app.add_routes([web.route(operation.method, operation.path, operation.handler()) for operation in OPERATIONS])

@@ -37,6 +37,8 @@ def _integer(text: Any) -> Any:
 FoldId = Annotated[int, Field(ge=1, le=MAX_ID, description="The number of a fold, chosen by its client.")]
 SubmissionId = Annotated[int, Field(ge=1, le=MAX_ID, description="The number of a submission, chosen by its client.")]
 DatasetId = Annotated[int, Field(ge=1, le=MAX_ID, description="The number of a dataset, given by the service.")]
+WebhookId = Annotated[int, Field(ge=1, le=MAX_ID, description="The number of a webhook, given by the service.")]
+DeliveryId = Annotated[int, Field(ge=1, le=2**53 - 1, description="The number of a try to deliver.")]
 Priority = Literal["H", "L"]
 Number = BeforeValidator(_integer)
 """An integer that comes as text, in a path or a query: ASCII digits alone."""
