@@ -12,6 +12,7 @@ BENCHMARKS = (
     "bench_peers",
     "bench_projection",
     "bench_gateway",
+    "bench_reads",
     "bench_swap",
     "bench_end_to_end",
     "bench_scheduling",
