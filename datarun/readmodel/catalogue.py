@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -128,6 +129,31 @@ def list_submissions(cursor: Cursor, *, after: int, limit: int, only_of: str | N
     statement = _SUBMISSIONS.format(own=own, own_claims=own_claims)
     cursor.execute(statement, {"after": after, "limit": limit, "only_of": only_of})
     return [ListedSubmission(*row) for row in cursor.fetchall()]
+
+
+def owners(cursor: Cursor, submissions: Collection[int]) -> Mapping[int, str]:
+    """Return who sent each of some submissions first; who nobody knows of is left out."""
+    statement = """
+        select submission_id, submitted_by from intake.submission
+        where submission_id = any(%s) and submitted_by is not null"""
+    cursor.execute(statement, (list(submissions),))
+    return dict(cursor.fetchall())
+
+
+def submissions_of(cursor: Cursor, owner: str) -> Collection[int]:
+    """Return the submissions that an account sent first."""
+    cursor.execute("select submission_id from intake.submission where submitted_by = %s", (owner,))
+    return {number for (number,) in cursor.fetchall()}
+
+
+def dataset_of(cursor: Cursor, submission_id: int) -> int | None:
+    """Return the dataset of a submission, None of one that nobody knows."""
+    statement = """
+        select coalesce(s.raw_data_id, c.raw_data_id) from (select %s::integer as submission_id) asked
+        left join rm.submission s using (submission_id) left join intake.submission c using (submission_id)"""
+    cursor.execute(statement, (submission_id,))
+    row = cursor.fetchone()
+    return row[0] if row else None
 
 
 def list_runners(cursor: Cursor, *, after: str, limit: int, alive_seconds: float | None) -> list[ListedRunner]:

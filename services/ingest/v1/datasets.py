@@ -11,10 +11,14 @@ from pydantic import Field
 from datarun.readmodel import catalogue
 from datarun.readmodel.catalogue import ListedDataset, ListedSubmission
 from services.ingest.refusals import not_found
-from services.ingest.v1.inputs import Nothing
+from services.ingest.v1.as_of import AsOfQuery, dataset_then, datasets_then, submission_then
 from services.ingest.v1.operation import ORGANISERS, Call, Operation, Says, answer
 from services.ingest.v1.pages import ByNumber, Page, page_answer
 from services.ingest.v1.values import DatasetId, SubmissionId, Told
+
+
+class DatasetQuery(ByNumber, AsOfQuery):
+    """Which datasets to list."""
 
 
 class File(Told):
@@ -62,7 +66,9 @@ class Submission(Told):
     dataset_id: DatasetId
     version: int
     files: list[File]
-    accepted_at: datetime | None = None
+    accepted_at: Annotated[
+        datetime | None, Field(description="Null of the past, of a version that has been replaced since.")
+    ] = None
     folds: Annotated[dict[str, int], Field(description="How many folds of this version are in which state.")]
 
 
@@ -70,22 +76,25 @@ DatasetPage = Page[Dataset]
 SubmissionPage = Page[Submission]
 
 
-async def list_datasets(call: Call[ByNumber, None]) -> web.StreamResponse:
+async def list_datasets(call: Call[DatasetQuery, None]) -> web.StreamResponse:
     """Return a page of datasets."""
     query = call.query
-    found = await call.gateway.database.run(
-        lambda cursor: catalogue.list_datasets(cursor, after=query.after, limit=query.limit)
-    )
-    after = found[-1].raw_data_id if len(found) == query.limit else None
+    if query.as_of is not None:
+        found, after = await datasets_then(call, after=query.after, limit=query.limit)
+    else:
+        found = await call.gateway.database.run(
+            lambda cursor: catalogue.list_datasets(cursor, after=query.after, limit=query.limit)
+        )
+        after = found[-1].raw_data_id if len(found) == query.limit else None
     return page_answer(call.request, DatasetPage, [shown(one, call.account.role) for one in found], after=after)
 
 
-async def get_dataset(call: Call[Nothing, None]) -> web.StreamResponse:
+async def get_dataset(call: Call[AsOfQuery, None]) -> web.StreamResponse:
     """Return a dataset."""
     return answer(shown(await _find(call), call.account.role))
 
 
-async def get_split(call: Call[Nothing, None]) -> web.StreamResponse:
+async def get_split(call: Call[AsOfQuery, None]) -> web.StreamResponse:
     """Return a dataset's split."""
     return answer(shown(await _find(call), call.account.role).split)
 
@@ -100,7 +109,7 @@ async def list_submissions(call: Call[ByNumber, None]) -> web.StreamResponse:
     return page_answer(call.request, SubmissionPage, [_shown(one) for one in found], after=after)
 
 
-async def get_submission(call: Call[Nothing, None]) -> web.StreamResponse:
+async def get_submission(call: Call[AsOfQuery, None]) -> web.StreamResponse:
     """Return a submission."""
     before = call.path["submission_id"] - 1
     found = await call.gateway.database.run(
@@ -108,7 +117,8 @@ async def get_submission(call: Call[Nothing, None]) -> web.StreamResponse:
     )
     if not found or found[0].submission_id != before + 1:
         raise not_found()
-    return answer(_shown(found[0]))
+    then = None if call.query.as_of is None else await submission_then(call, found[0])
+    return answer(_shown(then or found[0]))
 
 
 async def _find(call: Call[Any, Any]) -> ListedDataset:
@@ -116,7 +126,7 @@ async def _find(call: Call[Any, Any]) -> ListedDataset:
     found = await call.gateway.database.run(lambda cursor: catalogue.list_datasets(cursor, after=before, limit=1))
     if not found or found[0].raw_data_id != before + 1:
         raise not_found()
-    return found[0]
+    return found[0] if call.query.as_of is None else await dataset_then(call, before + 1)
 
 
 def shown(dataset: ListedDataset, role: str) -> Dataset:
@@ -171,7 +181,7 @@ OPERATIONS = (
         handle=list_datasets,
         summary="List datasets",
         tag="datasets",
-        query=ByNumber,
+        query=DatasetQuery,
         answers={200: Says("A page of datasets by number.", DatasetPage)},
         example={"query": {"limit": 10}},
     ),
@@ -181,6 +191,7 @@ OPERATIONS = (
         handle=get_dataset,
         summary="Look at a dataset",
         tag="datasets",
+        query=AsOfQuery,
         answers={200: Says("The dataset.", Dataset)},
         example={"path": {"dataset_id": 1}},
     ),
@@ -190,6 +201,7 @@ OPERATIONS = (
         handle=get_split,
         summary="Look at a dataset's split",
         tag="datasets",
+        query=AsOfQuery,
         answers={200: Says("The split.", Split)},
         example={"path": {"dataset_id": 1}},
     ),
@@ -209,6 +221,7 @@ OPERATIONS = (
         handle=get_submission,
         summary="Look at a submission",
         tag="submissions",
+        query=AsOfQuery,
         answers={200: Says("The submission.", Submission)},
         example={"path": {"submission_id": 1}},
     ),
