@@ -83,6 +83,7 @@ def dataset_of(registers: Registers, raw_data_id: int) -> ListedDataset | None:
         uploaded_at=upload["uploaded_at"],
         split_attempt=asked.event.attempt if asked else 0,
         split_task_id=storable(asked.event.task_id) if asked else None,
+        split_request=_json(asked.event.plan.model_dump()) if asked else None,
         result_attempt=ended.get("result_attempt", 0),
         split=_json(ended.get("split")),
         split_error=storable(ended["split_error"]) if "split_error" in ended else None,

@@ -27,6 +27,7 @@ class ListedDataset:
     uploaded_at: datetime
     split_attempt: int
     split_task_id: str | None
+    split_request: dict[str, Any] | None
     result_attempt: int
     split: dict[str, Any] | None
     split_error: str | None
@@ -69,23 +70,29 @@ class DeadLetter:
     headers: list[list[str | None]]
 
 
-_DATASETS = """
+_SPLIT = """
+    and (not %(is_split)s or split_attempt > 0)
+    and (%(raw_data_id)s::integer is null or raw_data_id = %(raw_data_id)s)
+    and (%(task_id)s::text is null or split_task_id = %(task_id)s)"""
+_DATASETS = f"""
     select raw_data_id, coalesce(d.name, c.name), coalesce(d.target_column, c.target_column),
         coalesce(d.workflow_elements, c.workflow_elements), coalesce(d.files, c.files), c.rows,
         coalesce(d.uploaded_by, c.uploaded_by), coalesce(d.uploaded_at, c.accepted_at),
         greatest(d.split_attempt, c.split_attempt),
         case when coalesce(c.split_attempt, 0) > coalesce(d.split_attempt, 0) then c.split_task_id
              else d.split_task_id end,
+        case when c.split_attempt >= coalesce(d.split_attempt, 0) then c.split_request end,
         coalesce(d.result_attempt, 0), d.split, d.split_error, d.split_at
     from (
-        (select raw_data_id from rm.dataset where raw_data_id > %(after)s and name is not null
+        (select raw_data_id from rm.dataset where raw_data_id > %(after)s and name is not null {_SPLIT}
          order by raw_data_id limit %(limit)s)
         union
-        (select raw_data_id from intake.dataset where raw_data_id > %(after)s order by raw_data_id limit %(limit)s)
+        (select raw_data_id from intake.dataset where raw_data_id > %(after)s {_SPLIT}
+         order by raw_data_id limit %(limit)s)
         order by raw_data_id limit %(limit)s) asked
     left join rm.dataset d using (raw_data_id)
     left join intake.dataset c using (raw_data_id)
-    order by raw_data_id"""
+    order by raw_data_id"""  # noqa: S608 - constants
 
 _FITS_VERSION = "greatest(s.version, c.version)"
 _SUBMISSIONS = f"""
@@ -119,8 +126,19 @@ _OWN_CLAIMS = "and submitted_by = %(only_of)s"
 
 def list_datasets(cursor: Cursor, *, after: int, limit: int) -> list[ListedDataset]:
     """Return the datasets that follow a number."""
-    cursor.execute(_DATASETS, {"after": after, "limit": limit})
+    values = {"after": after, "limit": limit, "is_split": False, "raw_data_id": None, "task_id": None}
+    cursor.execute(_DATASETS, values)
     return [ListedDataset(*row) for row in cursor.fetchall()]
+
+
+def list_splits(
+    cursor: Cursor, *, after: int, limit: int, raw_data_id: int | None, task_id: str | None
+) -> list[ListedDataset]:
+    """Return the datasets that follow a number and that somebody had split, all or one, or by the newest task."""
+    values = {"after": after, "limit": limit, "is_split": True, "raw_data_id": raw_data_id, "task_id": task_id}
+    cursor.execute(_DATASETS, values)
+    found = [ListedDataset(*row) for row in cursor.fetchall()]
+    return [one for one in found if task_id in (None, one.split_task_id)]
 
 
 def list_submissions(cursor: Cursor, *, after: int, limit: int, only_of: str | None) -> list[ListedSubmission]:

@@ -54,6 +54,28 @@ def test_datasets_are_listed_in_pages_with_their_split(site: Site) -> None:
     assert site.ask("GET", "datasets/999999").status_code == 404
 
 
+def test_splits_are_listed_with_what_they_made(site: Site) -> None:
+    """By dataset, state and task; as it was asked for until it is made; what the parts are, organisers alone see."""
+    done, pending, plain = site.dataset(is_split=True), site.dataset(), site.dataset()
+    asked = site.ask("POST", f"datasets/{pending}/split", json={"held_out_test": 0.25, "random_state": 7}).json()
+    listed = {one["dataset_id"]: one for page in pages(site, "splits?limit=1") for one in page}
+    assert plain not in listed
+    assert (listed[pending]["state"], listed[pending]["random_state"], listed[pending]["parts"]) == ("pending", 7, None)
+    assert (listed[done]["state"], listed[done]["held_out_test"], listed[done]["train_rows"]) == ("done", 0.5, 75)
+    parts = {part["name"]: part for part in listed[done]["parts"]}
+    assert (parts["test"]["sha256"], parts["train"]["size"]) == (site.blobs.put(b"test").sha256, 5)
+    assert site.get(f"splits/{done}") == listed[done]
+    assert site.get(f"splits?dataset_id={pending}")["items"] == [listed[pending]]
+    assert site.get("splits", params={"task_id": asked["task_id"]})["items"] == [listed[pending]]
+    assert pending not in [one["dataset_id"] for page in pages(site, "splits?state=done") for one in page]
+    assert listed[done].items() >= site.get(f"datasets/{done}/split").items()
+    assert site.ask("GET", f"splits/{plain}").status_code == 404
+    seen = site.get(f"splits/{done}", role="participant")
+    assert seen == listed[done] | {"parts": None}
+    query(site.installation.postgres_url, "delete from rm.dataset where raw_data_id = %s", pending)
+    assert site.get(f"splits/{pending}") == listed[pending]
+
+
 def test_folds_are_found_by_what_they_are(site: Site) -> None:
     """By state, cause, dataset, submission, priority and who asked; projected or only accepted."""
     raw_data_id = site.dataset()

@@ -30,10 +30,13 @@ class File(Told):
     media_type: str
 
 
+SplitState = Literal["none", "pending", "done", "failed"]
+
+
 class Split(Told):
     """The newest split that was asked for, and what came of it."""
 
-    state: Literal["none", "pending", "done", "failed"]
+    state: SplitState
     attempt: int
     task_id: str | None = None
     kind: Literal["standard", "custom"] | None = None
@@ -140,21 +143,26 @@ def shown(dataset: ListedDataset, role: str) -> Dataset:
         rows=dataset.rows,
         uploaded_by=dataset.uploaded_by,
         uploaded_at=dataset.uploaded_at,
-        split=_split(dataset, with_error=role in ORGANISERS),
+        split=split_of(dataset, with_error=role in ORGANISERS),
     )
 
 
-def _split(dataset: ListedDataset, *, with_error: bool) -> Split:
-    made = dataset.split or {}
-    names = ("kind", "held_out_test", "random_state", "train_rows", "test_rows")
+def split_of(dataset: ListedDataset, *, with_error: bool) -> Split:
+    """Show a split, the newest that was asked for; until it is made, as it was asked for."""
     is_over = dataset.result_attempt >= dataset.split_attempt
+    made = dataset.split if is_over else None
+    told = {
+        **(dataset.split_request or {}),
+        **{name: value for name, value in (made or {}).items() if value is not None},
+    }
+    names = ("kind", "held_out_test", "random_state", "train_rows", "test_rows")
     return Split(
         state="none" if not dataset.split_attempt else "pending" if not is_over else "done" if made else "failed",
         attempt=dataset.split_attempt,
         task_id=dataset.split_task_id,
         error=dataset.split_error if is_over and with_error else None,
         finished_at=dataset.split_at if is_over else None,
-        **({name: made.get(name) for name in names} if is_over else {}),
+        **{name: told.get(name) for name in names},
     )
 
 

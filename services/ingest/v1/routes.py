@@ -21,6 +21,7 @@ from services.ingest.v1 import (
     predictions,
     retries,
     runners,
+    splits,
     uploads,
     why,
 )
@@ -29,6 +30,7 @@ from services.ingest.v1.tail import TAIL, Tail
 
 OPERATIONS: tuple[Operation, ...] = (
     *datasets.OPERATIONS,
+    *splits.OPERATIONS,
     *uploads.OPERATIONS,
     *folds.OPERATIONS,
     *accepting.OPERATIONS,
