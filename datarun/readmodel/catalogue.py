@@ -1,4 +1,4 @@
-"""Datasets, submissions, runners and dead letters in pages: what /v1 reads of them, over a cursor."""
+"""Datasets, splits, submissions and runners in pages: what /v1 reads of them, over a cursor."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from typing import Any
 from psycopg2.extensions import cursor as Cursor
 
 from datarun.lifecycle import Rank
-from datarun.log import Position
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +54,6 @@ class ListedRunner:
     seconds_silent: float
     stopping: bool
     heartbeat: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record that can never be applied."""
-
-    position: Position
-    reason: str
-    detail: str
-    key: bytes | None
-    value: bytes | None
-    size: int
-    headers: list[list[str | None]]
 
 
 _SPLIT = """
@@ -185,24 +171,3 @@ def list_runners(cursor: Cursor, *, after: str, limit: int, alive_seconds: float
         {"after": after, "limit": limit, "alive": alive_seconds},
     )
     return [ListedRunner(*row) for row in cursor.fetchall()]
-
-
-def list_dead_letters(cursor: Cursor, *, after: Position, limit: int, most_bytes: int) -> list[DeadLetter]:
-    """Return the dead letters that follow a position, of their values so many bytes."""
-    cursor.execute(
-        """
-        select topic, partition, "offset", reason, detail, substr(key, 1, %(most)s), substr(value, 1, %(most)s),
-            coalesce(length(value), 0), headers
-        from rm.dead_letter
-        where (topic, partition, "offset") > (%(topic)s, %(partition)s, %(offset)s)
-        order by topic, partition, "offset" limit %(limit)s""",
-        {**after._asdict(), "limit": limit, "most": most_bytes},
-    )
-    return [
-        DeadLetter(Position(*row[:3]), row[3], row[4], _bytes(row[5]), _bytes(row[6]), row[7], row[8])
-        for row in cursor.fetchall()
-    ]
-
-
-def _bytes(value: memoryview | None) -> bytes | None:
-    return None if value is None else bytes(value)

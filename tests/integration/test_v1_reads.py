@@ -209,8 +209,8 @@ def test_a_fold_says_why_it_is_not_done(site: Site) -> None:
     assert site.get(f"folds/{fold}/why")["reason"] == "ended"
 
 
-def test_runners_and_dead_letters_are_listed(site: Site) -> None:
-    """Who lives with how many slots; what could not be applied and why, in pages."""
+def test_runners_are_listed(site: Site) -> None:
+    """Who lives with how many slots."""
     site.append(heartbeat("runner-7", 3))
     query(site.installation.postgres_url, "update rm.runner set seen_at = now() - interval '1 h' where runner_id = 'x'")
     [runner] = [one for one in site.get("runners")["items"] if one["id"] == "runner-7"]
@@ -218,16 +218,6 @@ def test_runners_and_dead_letters_are_listed(site: Site) -> None:
     statement = "update rm.runner set seen_at = now() - interval '1 h' where runner_id = 'runner-7'"
     query(site.installation.postgres_url, statement)
     assert [one["alive"] for one in site.get("runners?after=runner-6")["items"]] == [False]
-    for offset in range(3):
-        query(
-            site.installation.postgres_url,
-            "insert into rm.dead_letter values ('t', 0, %s, 'undecodable', 'no', null, %s, '[]')",
-            offset,
-            b"\xff" * 5000,
-        )
-    letters = [one for page in pages(site, "dead-letters?limit=2") for one in page]
-    assert [one["position"] for one in letters] == ["t:0:0", "t:0:1", "t:0:2"]
-    assert (letters[0]["size"], len(letters[0]["value"])) == (5000, 2000)
 
 
 def test_participants_see_their_own_work_alone(site: Site) -> None:

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from datarun.log import EventLog
 from datarun.topics import Catalogue
+from services.ingest.letters import LETTERS, Letters
 from services.ingest.v1 import (
     accepting,
     cancel,
@@ -57,12 +58,14 @@ ROLES: dict[str, tuple[str, ...] | None] = {
 def add_to(app: web.Application, event_log: EventLog, catalogue: Catalogue) -> None:
     """Add the routes of all operations, what describes them, and the followers of the log."""
     tail = app[TAIL] = Tail(event_log, catalogue)
+    letters = app[LETTERS] = Letters(event_log, catalogue)
 
     async def stop(_: web.Application) -> None:
         tail.stop()
 
     async def close(_: web.Application) -> None:
         tail.close()
+        letters.close()
 
     app.on_shutdown.append(stop)
     app.on_cleanup.append(close)
