@@ -108,6 +108,7 @@ _SUBMISSIONS = f"""
 # Whoever sent a submission first owns it.
 _OWN = "and submission_id in (select submission_id from intake.submission where submitted_by = %(only_of)s)"
 _OWN_CLAIMS = "and submitted_by = %(only_of)s"
+_ON_DATASET = " and raw_data_id = %(raw_data_id)s"
 
 
 def list_datasets(cursor: Cursor, *, after: int, limit: int) -> list[ListedDataset]:
@@ -127,11 +128,14 @@ def list_splits(
     return [one for one in found if task_id in (None, one.split_task_id)]
 
 
-def list_submissions(cursor: Cursor, *, after: int, limit: int, only_of: str | None) -> list[ListedSubmission]:
-    """Return the submissions that follow a number, of one account or of all."""
+def list_submissions(
+    cursor: Cursor, *, after: int, limit: int, only_of: str | None, raw_data_id: int | None = None
+) -> list[ListedSubmission]:
+    """Return the submissions that follow a number, of one account or of all, on one dataset or on all."""
     own, own_claims = (_OWN, _OWN_CLAIMS) if only_of is not None else ("", "")
-    statement = _SUBMISSIONS.format(own=own, own_claims=own_claims)
-    cursor.execute(statement, {"after": after, "limit": limit, "only_of": only_of})
+    on_it = _ON_DATASET if raw_data_id is not None else ""
+    statement = _SUBMISSIONS.format(own=own + on_it, own_claims=own_claims + on_it)
+    cursor.execute(statement, {"after": after, "limit": limit, "only_of": only_of, "raw_data_id": raw_data_id})
     return [ListedSubmission(*row) for row in cursor.fetchall()]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -103,6 +104,8 @@ def test_folds_are_found_by_what_they_are(site: Site) -> None:
     assert (submission["dataset_id"], submission["version"]) == (raw_data_id, 1)
     assert submission["folds"] == {"ERROR": 1, "TODO": 1}
     assert first in [one["id"] for page in pages(site, "submissions?limit=2") for one in page]
+    assert [one["id"] for one in site.get(f"submissions?{of}")["items"]] == [first]
+    assert site.get("submissions?dataset_id=999999")["items"] == []
 
 
 def test_a_fold_tells_how_it_ended_and_a_list_leaves_out_what_is_long(site: Site) -> None:
@@ -184,6 +187,23 @@ def test_the_history_of_a_fold_is_what_the_log_says(site: Site) -> None:
         ("FoldFailed", 1, 2),
     ]
     assert all(one["data"]["fold_id"] == fold and one["event_id"] for one in history["events"])
+
+
+def test_a_fold_is_waited_for_until_it_has_ended(site: Site) -> None:
+    """With `Prefer: wait`; one that has ended, and who asks for no wait, is answered at once; so is a past."""
+    fold = site.fold()
+    with ThreadPoolExecutor(1) as others:
+        asked = others.submit(site.ask, "GET", f"folds/{fold}", headers={"Prefer": "wait=29"})
+        site.append(run_event(FoldStarted, fold))
+        assert site.get(f"folds/{fold}")["state"] == "STARTED"
+        assert not asked.done()
+        site.append(run_event(FoldFailed, fold))
+        answer = asked.result(29)
+    assert (answer.json()["state"], answer.headers["Preference-Applied"]) == ("ERROR", "wait=29")
+    ended = site.ask("GET", f"folds/{fold}", headers={"Prefer": "respond-async, wait=29"})
+    assert (ended.status_code, "Preference-Applied" in ended.headers) == (200, False)
+    waiting = site.ask("GET", f"folds/{site.fold()}", headers={"Prefer": "wait=1"})
+    assert (waiting.json()["state"], waiting.headers["Preference-Applied"]) == ("TODO", "wait=1")
 
 
 def test_a_fold_says_why_it_is_not_done(site: Site) -> None:

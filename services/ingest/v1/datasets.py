@@ -14,11 +14,17 @@ from services.ingest.refusals import not_found
 from services.ingest.v1.as_of import AsOfQuery, dataset_then, datasets_then, submission_then
 from services.ingest.v1.operation import ORGANISERS, Call, Operation, Says, answer
 from services.ingest.v1.pages import ByNumber, Page, page_answer
-from services.ingest.v1.values import DatasetId, SubmissionId, Told
+from services.ingest.v1.values import DatasetId, Number, SubmissionId, Told
 
 
 class DatasetQuery(ByNumber, AsOfQuery):
     """Which datasets to list."""
+
+
+class SubmissionFilter(ByNumber):
+    """Which submissions to list."""
+
+    dataset_id: Annotated[DatasetId, Number] | None = None
 
 
 class File(Told):
@@ -102,11 +108,13 @@ async def get_split(call: Call[AsOfQuery, None]) -> web.StreamResponse:
     return answer(shown(await _find(call), call.account.role).split)
 
 
-async def list_submissions(call: Call[ByNumber, None]) -> web.StreamResponse:
+async def list_submissions(call: Call[SubmissionFilter, None]) -> web.StreamResponse:
     """Return a page of submissions."""
     query = call.query
     found = await call.gateway.database.run(
-        lambda cursor: catalogue.list_submissions(cursor, after=query.after, limit=query.limit, only_of=call.only_of)
+        lambda cursor: catalogue.list_submissions(
+            cursor, after=query.after, limit=query.limit, only_of=call.only_of, raw_data_id=query.dataset_id
+        )
     )
     after = found[-1].submission_id if len(found) == query.limit else None
     return page_answer(call.request, SubmissionPage, [_shown(one) for one in found], after=after)
@@ -219,7 +227,7 @@ OPERATIONS = (
         handle=list_submissions,
         summary="List submissions",
         tag="submissions",
-        query=ByNumber,
+        query=SubmissionFilter,
         answers={200: Says("A page of submissions by number; a participant sees their own.", SubmissionPage)},
         example={"query": {"limit": 10}},
     ),

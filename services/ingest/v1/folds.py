@@ -16,6 +16,7 @@ from services.ingest.v1.as_of import AsOfQuery, fold_then, folds_then
 from services.ingest.v1.operation import Call, Operation, Says, answer
 from services.ingest.v1.pages import ByNumber, Page, page_answer
 from services.ingest.v1.values import DatasetId, FoldId, Number, Priority, SubmissionId, Text, Told
+from services.ingest.v1.waiting import ENDS, asked_wait
 
 State = Literal["TODO", "STARTED", "TRAINED", "TESTED", "ERROR"]
 
@@ -108,9 +109,14 @@ async def list_folds(call: Call[FoldFilter, None]) -> web.StreamResponse:
 
 
 async def get_fold(call: Call[AsOfQuery, None]) -> web.StreamResponse:
-    """Return a fold."""
+    """Return a fold; with `Prefer: wait=30` once it has ended, or after so many seconds."""
     fold = await find(call)
-    return answer(whole(fold if call.query.as_of is None else await fold_then(call, fold)))
+    if call.query.as_of is not None:
+        return answer(whole(await fold_then(call, fold)))
+    wait, ends = asked_wait(call.request), call.request.app[ENDS]
+    if fold.has_ended or not wait or not await ends.wait(call.gateway.database, fold.fold_id, seconds=wait):
+        return answer(whole(fold))
+    return answer(whole(await find(call)), headers={"Preference-Applied": f"wait={wait}"})
 
 
 async def find(call: Call[Any, Any]) -> ListedFold:
@@ -187,7 +193,12 @@ OPERATIONS = (
         summary="Look at a fold",
         tag="folds",
         query=AsOfQuery,
-        answers={200: Says("The fold.", WholeFold)},
+        answers={
+            200: Says(
+                "The fold.", WholeFold, headers={"Preference-Applied": "The wait that was granted, if it waited."}
+            )
+        },
+        takes_wait=True,
         example={"path": {"fold_id": 1}},
     ),
 )

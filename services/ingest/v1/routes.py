@@ -28,6 +28,7 @@ from services.ingest.v1 import (
 )
 from services.ingest.v1.operation import Operation
 from services.ingest.v1.tail import TAIL, Tail
+from services.ingest.v1.waiting import ENDS, Ends
 
 OPERATIONS: tuple[Operation, ...] = (
     *datasets.OPERATIONS,
@@ -58,10 +59,12 @@ ROLES: dict[str, tuple[str, ...] | None] = {
 def add_to(app: web.Application, event_log: EventLog, catalogue: Catalogue) -> None:
     """Add the routes of all operations, what describes them, and the followers of the log."""
     tail = app[TAIL] = Tail(event_log, catalogue)
+    ends = app[ENDS] = Ends()
     letters = app[LETTERS] = Letters(event_log, catalogue)
 
     async def stop(_: web.Application) -> None:
         tail.stop()
+        ends.stop()
 
     async def close(_: web.Application) -> None:
         tail.close()
