@@ -152,7 +152,7 @@ def _office(folder: Path, kafka: str | None, postgres: str | None, topic_prefix:
     from contextlib import closing
 
     from datarun.dead_letters.dealing import Desk
-    from datarun.dead_letters.letters import read_letters
+    from datarun.dead_letters.ledger import read_letters
     from datarun.log.admin import cluster_id
     from datarun.log.kafka import KafkaLog
     from datarun.settings import load_settings

@@ -135,7 +135,9 @@ def show(
 
 @app.command()
 def export(
-    file: Annotated[Path, typer.Argument(help="The file to write, such as log.jsonl.zst; it must not exist.")],
+    file: Annotated[
+        Path, typer.Argument(help="The file to write, such as log.jsonl.zst or log.parquet; it must not exist.")
+    ],
     *,
     topic: Topics = None,
     partition: Partition = None,
@@ -150,14 +152,15 @@ def export(
     kafka: Kafka = None,
     topic_prefix: Prefix = None,
 ) -> None:
-    """Write records to a file as JSON lines, byte for byte, compressed with Zstandard."""
-    from datarun.log import jsonl
+    """Write records to a file, byte for byte: as JSON lines, compressed with Zstandard, or as a Parquet table."""
+    from datarun.log import jsonl, parquet
     from datarun.log.selection import select
 
     selection = _selection(topic, (partition, offsets), (since, until), (kind, key), (dataset, submission))
     with _opened(folder, kafka, topic_prefix) as at, _progress("exporting") as progress:
         found = select(at.log, selection, catalogue=at.catalogue, progress=progress)
-        count = jsonl.write(file, (one.record for one in found), catalogue=at.catalogue)
+        write = parquet.write if file.suffix == parquet.SUFFIX else jsonl.write
+        count = write(file, (one.record for one in found), catalogue=at.catalogue)
     print(f"{count} records in {file}, {file.stat().st_size} bytes")
 
 
@@ -171,11 +174,12 @@ def import_(
     topic_prefix: Prefix = None,
 ) -> None:
     """Append the records of a file to the log, in their order; 1 when some are refused. By default it only looks."""
-    from datarun.log import jsonl
+    from datarun.log import jsonl, parquet
     from datarun.log.importing import append_all
 
     with _opened(folder, kafka, topic_prefix) as at:
-        records = jsonl.read(file, catalogue=at.catalogue)
+        read = parquet.read if file.suffix == parquet.SUFFIX else jsonl.read
+        records = read(file, catalogue=at.catalogue)
         outcome = append_all(records, at.log if execute else None, catalogue=at.catalogue)
     for name, count in sorted(outcome.appended.items()):
         print(f"{name}: {count} {'appended' if execute else 'would be appended'}")

@@ -43,9 +43,9 @@ def bar(doing: str) -> Iterator[Told]:
 
 def show_status(found: Sequence[Status]) -> None:
     """Show a line for every read model."""
-    table = Table("schema", "version", "folds", "datasets", "dead letters", "size", "events", "behind")
+    table = Table("schema", "version", "folds", "datasets", "open dead letters", "size", "events", "behind")
     for one in found:
-        counts = (one.folds, one.datasets, one.dead_letters)
+        counts = (one.folds, one.datasets, one.open_dead_letters)
         numbers = [f"{number:,}" for number in counts]
         table.add_row(one.schema, one.version, *numbers, one.size, f"{one.projected:,}", f"{one.behind:,}")
     Console().print(table)

@@ -50,6 +50,11 @@ class _Into:
                 "take a schema of its own, whose name does not begin with rm", param_hint="--to-schema"
             )
 
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a file in Parquet."""
+        return self.file is not None and self.file.suffix == ".parquet"
+
     def __str__(self) -> str:
         places = {"schema": self.schema, "prefix": self.prefix, "kafka": self.kafka, "file": self.file}
         return ", ".join(f"{name} {place}" for name, place in places.items() if place is not None) or "stdout"
@@ -73,7 +78,10 @@ def replay(
     to_schema: Annotated[str | None, typer.Option(help="A schema of the database, made if it is missing.")] = None,
     to_prefix: Annotated[str | None, typer.Option(help="Topics under this prefix, made if they are missing.")] = None,
     to_kafka: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Topics of another cluster.")] = None,
-    to_file: Annotated[Path | None, typer.Option(help="A file of JSON lines, compressed by zstd.")] = None,
+    to_file: Annotated[
+        Path | None,
+        typer.Option(help="A file: a table if its name ends in .parquet, else JSON lines, compressed by zstd."),
+    ] = None,
     to_stdout: Annotated[bool, typer.Option("--to-stdout", help="JSON lines.")] = False,
     rate: Annotated[float | None, typer.Option(min=0.1, help="Events a second at the most.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget how far an earlier replay had come.")] = False,
@@ -167,10 +175,10 @@ def _execute(settings: Settings, chosen: Wanted, into: _Into, *, digest: str, ra
 
 
 def _state_file(settings: Settings, into: _Into, digest: str) -> Path | None:
+    if into.stdout or into.schema is not None or into.is_table:
+        return None
     if into.file is not None:
         return into.file.with_name(f"{into.file.name}.state")
-    if into.stdout or into.schema is not None:
-        return None
     return settings.directory / "replays" / f"{digest[:16]}.state"
 
 
@@ -229,9 +237,11 @@ def _progress_at(chosen: Wanted, work: Replay, here: Offsets, target: Target, di
 
 def _target(settings: Settings, chosen: Wanted, into: _Into) -> Target:
     from datarun.db import connect
-    from datarun.replay.targets import FileTarget, SchemaTarget, StandardOutput
+    from datarun.replay.targets import FileTarget, SchemaTarget, StandardOutput, TableTarget
 
     if into.file is not None:
+        if into.is_table:
+            return TableTarget(into.file, catalogue=settings.catalogue)
         return FileTarget(into.file, catalogue=settings.catalogue)
     if into.stdout:
         return StandardOutput(settings.catalogue)

@@ -6,16 +6,14 @@ too, so that a read model made anew has forgotten nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from psycopg2.extensions import cursor as Cursor
 
-from datarun.envelope import Headers, header
-from datarun.errors import DatarunError, Misrouted
-from datarun.log import EventLog, Position, Record, StoredRecord
-from datarun.projection.columns import moment
+from datarun.errors import DatarunError
+from datarun.log import Position, Record
 from datarun.topics import DEAD_LETTERS, Catalogue
 
 RUNNER, PROJECTOR = "runner", "projector"
@@ -56,31 +54,6 @@ class DeadLetter:
     decision: Decision | None = None
 
 
-Letters = dict[Position, DeadLetter]
-
-
-def read_letters(log: EventLog, cursor: Cursor | None, *, catalogue: Catalogue) -> list[DeadLetter]:
-    """Return every dead letter by its position, with what was decided; without a database the runners' alone.
-
-    Raises LogUnavailable, psycopg2's OperationalError.
-    """
-    letters: Letters = {}
-    if cursor is not None:
-        for letter in _of_projector(cursor):
-            letters[letter.position] = letter
-    decisions: dict[Position, Decision] = {}
-    for record in _topic(log, catalogue):
-        position = _named_by(record.headers, catalogue)
-        if position is None:
-            continue
-        kind = header(record.headers, DECISION)
-        if kind is not None:
-            decisions[position] = _decision(record, kind)
-        else:
-            letters[position] = _of_runner(record, position, letters.get(position))
-    return [replace(letters[position], decision=decisions.get(position)) for position in sorted(letters)]
-
-
 def decision_record(position: Position, kind: str, *, by: str, note: str, catalogue: Catalogue) -> Record:
     """Return the record that says a dead letter is dealt with; nothing is deleted."""
     about = text_of(position).encode()
@@ -106,42 +79,8 @@ def _is_number(text: str, most: int) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= most
 
 
-def _topic(log: EventLog, catalogue: Catalogue) -> Iterable[StoredRecord]:
-    ends = log.end_offsets([catalogue.full_name(DEAD_LETTERS)])
-    return (record for batch in log.read(dict.fromkeys(ends, 0), until_end=True) for record in batch)
-
-
-def _named_by(headers: Headers, catalogue: Catalogue) -> Position | None:
-    """Return the position that a record of the topic is about; anybody may have written it, so it may be none."""
-    try:
-        position = position_of(header(headers, POSITION) or "")
-        if position.partition >= catalogue.topic(position.topic).partitions:
-            return None
-    except (NoPosition, Misrouted):
-        return None
-    return position
-
-
-def _decision(record: StoredRecord, kind: str) -> Decision:
-    by, note = header(record.headers, DECIDED_BY) or "", header(record.headers, NOTE) or ""
-    return Decision(kind if kind in (RETRIED, DROPPED) else "unknown", by, moment(record.timestamp_ms), note)
-
-
-def _of_runner(record: StoredRecord, position: Position, known: DeadLetter | None) -> DeadLetter:
-    if known is not None:
-        return known if RUNNER in known.found_by else replace(known, found_by=(*known.found_by, RUNNER))
-    return DeadLetter(
-        position,
-        reason=header(record.headers, REASON) or "",
-        detail=header(record.headers, DETAIL) or "",
-        found_by=(RUNNER,),
-        wire_type=header(record.headers, "ce_type") or "",
-        key=(record.key or b"").decode("utf-8", "replace"),
-        size=len(record.value or b""),
-    )
-
-
-def _of_projector(cursor: Cursor) -> Sequence[DeadLetter]:
+def of_projector(cursor: Cursor) -> Sequence[DeadLetter]:
+    """Return the projector's letters; nobody is asked what was decided. Raises psycopg2's OperationalError."""
     cursor.execute(_KNOWN)
     if cursor.fetchone() != (True,):
         return []

@@ -6,16 +6,18 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection
 
+from datarun.dead_letters.ledger import Ledger
 from datarun.log import EventLog
 from datarun.projection.offsets import read_offsets
 from datarun.projection.statements import in_schema
 from datarun.readmodel import NEXT, OLD, SCHEMA
+from datarun.readmodel.dead_letters import count_open
 from datarun.readmodel.schema import version_of
 from datarun.topics import PROJECTED, Catalogue, Kind
 
 _ROWS = """
 select (select count(*) from "{schema}".fold), (select count(*) from "{schema}".dataset),
-       (select count(*) from "{schema}".dead_letter), pg_size_pretty(sum(pg_total_relation_size(oid)))
+       pg_size_pretty(sum(pg_total_relation_size(oid)))
 from pg_class where relnamespace = '"{schema}"'::regnamespace and relkind = 'r'
 """
 
@@ -28,7 +30,8 @@ class Status:
     version: str
     folds: int
     datasets: int
-    dead_letters: int
+    open_dead_letters: int
+    """Of its own and of runners', those that nobody has dealt with."""
     size: str
     projected: int
     behind: int
@@ -39,6 +42,7 @@ def status(connection: Connection, event_log: EventLog, *, catalogue: Catalogue)
     # Of a compacted topic the past is gone, so its offsets say nothing of how much is left to read.
     topics = [catalogue.full_name(topic) for topic in PROJECTED if topic.kind is not Kind.STATE]
     ends = event_log.end_offsets(topics)
+    known = Ledger(event_log, catalogue=catalogue).read_on()
     found = []
     for schema in (SCHEMA, NEXT, OLD):
         with connection, connection.cursor() as cursor:
@@ -46,7 +50,8 @@ def status(connection: Connection, event_log: EventLog, *, catalogue: Catalogue)
             if version is None:
                 continue
             cursor.execute(in_schema(_ROWS, schema))
-            folds, datasets, dead, size = cursor.fetchone() or (0, 0, 0, "")
+            folds, datasets, size = cursor.fetchone() or (0, 0, "")
+            dead = count_open(cursor, decided=known.decided(), others=known.open(), schema=schema)
             offsets = read_offsets(cursor, schema=schema)
         projected = {tp: min(offsets.get(tp, 0), end) for tp, end in ends.items()}
         behind = sum(ends.values()) - sum(projected.values())

@@ -64,12 +64,6 @@ def folds(cursor: Cursor) -> dict[tuple[State, str], int]:
     return counted
 
 
-def dead_letters(cursor: Cursor) -> int:
-    """Return how many records could never be applied."""
-    cursor.execute("select count(*) from rm.dead_letter")
-    return int((cursor.fetchone() or (0,))[0])
-
-
 def unsent(cursor: Cursor) -> tuple[int, int]:
     """Return how many accepted events the log does not have, and how many of those wait for a split."""
     cursor.execute("select count(*), count(waiting_for) from intake.outbox where sent_at is null")

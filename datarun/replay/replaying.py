@@ -58,6 +58,7 @@ class Replay:
             crash_point("replay.before_save")
             save(reached)
             self.seconds = time.monotonic() - started
+        target.finish()
 
     def _batches(self) -> Iterator[tuple[list[StoredRecord], Offsets]]:
         """Yield what is meant of each batch, and up to where the log was read then."""

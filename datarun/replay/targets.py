@@ -17,6 +17,7 @@ from datarun.log import EventLog, Position, StoredRecord, TopicPartition
 from datarun.log.archive import ArchiveWriter
 from datarun.log.copies import REPLAYED, came_from, copy_of
 from datarun.log.lines import to_line
+from datarun.log.parquet import TableWriter
 from datarun.projection.apply import apply
 from datarun.projection.holes import pass_over
 from datarun.projection.offsets import Offsets, read_offsets
@@ -43,6 +44,10 @@ class Target(Protocol):
 
     def reach(self, reached: Offsets) -> None:
         """Know up to where the log was read: before that is nothing else that is meant."""
+        ...
+
+    def finish(self) -> None:
+        """Know that there is no more."""
         ...
 
     def written(self) -> Written:
@@ -75,6 +80,9 @@ class FileTarget:
     def reach(self, reached: Offsets) -> None:
         """Leave that to the progress."""
 
+    def finish(self) -> None:
+        """Nothing is left to do."""
+
     def written(self) -> Written:
         """Return the file's length."""
         return {"length": self._file.length if self._file else 0}
@@ -83,6 +91,42 @@ class FileTarget:
         """Close the file."""
         if self._file is not None:
             self._file.close()
+
+
+class TableTarget:
+    """A Parquet table, which has its name once it is whole: after a kill it is begun anew."""
+
+    def __init__(self, path: Path, *, catalogue: Catalogue) -> None:
+        self._path = path
+        self._catalogue = catalogue
+        self._table: TableWriter | None = None
+
+    def resume(self, written: Written) -> None:  # noqa: ARG002 - nothing is gone on from
+        """Begin; raises OSError."""
+        self._table = TableWriter(self._path, catalogue=self._catalogue)
+
+    def write(self, records: Sequence[StoredRecord]) -> int:
+        """Append rows."""
+        if self._table is not None:
+            self._table.append(records)
+        return len(records)
+
+    def reach(self, reached: Offsets) -> None:
+        """Leave that to the progress."""
+
+    def finish(self) -> None:
+        """Give the file its name."""
+        if self._table is not None:
+            self._table.finish()
+
+    def written(self) -> Written:
+        """Return nothing."""
+        return {}
+
+    def close(self) -> None:
+        """Forget a table that is not whole."""
+        if self._table is not None:
+            self._table.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +146,9 @@ class StandardOutput:
 
     def reach(self, reached: Offsets) -> None:
         """Leave that to the progress."""
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
     def written(self) -> Written:
         """Return nothing."""
@@ -156,6 +203,9 @@ class TopicTarget:
 
     def reach(self, reached: Offsets) -> None:
         """Leave that to the progress."""
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
     def written(self) -> Written:
         """Return where the copies of what comes next will be."""
@@ -223,6 +273,9 @@ class SchemaTarget:
         """Move over records that are not meant."""
         if start < stop:
             pass_over(self._connection, tp, start, stop, schema=self._schema)
+
+    def finish(self) -> None:
+        """Nothing is left to do."""
 
     def written(self) -> Written:
         """Return nothing: the tables have it."""

@@ -17,15 +17,18 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from psycopg2.extensions import cursor as Cursor
 
+from datarun.dead_letters.ledger import Known
 from datarun.errors import DatabaseUnavailable, LogUnavailable
 from datarun.intake import webhooks
 from datarun.lifecycle import State
 from datarun.log import TopicPartition
 from datarun.readmodel import counts
 from datarun.readmodel.counts import Depth, Fleet
+from datarun.readmodel.dead_letters import count_open
 from datarun.readmodel.queries import projected_offsets
 from datarun.topics import FOLD_EVENTS, PROJECTED, QUEUES
 from services.ingest.gateway import GATEWAY, Gateway
+from services.ingest.letters import LETTERS, Letters
 
 ALIVE_SECONDS = 10.0
 LOG_SECONDS = 2.0
@@ -44,7 +47,8 @@ class Snapshot:
     depths: Mapping[str, Depth]
     fleet: Fleet
     folds: FoldCounts
-    dead_letters: int
+    dead_letters: int | None
+    """Open ones; None before the log could be asked what was decided."""
     unsent: int
     waiting: int
     projected: Mapping[TopicPartition, int]
@@ -104,7 +108,8 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def show(request: web.Request) -> web.StreamResponse:
     """GET /metrics."""
     gateway, metrics = request.app[GATEWAY], request.app[METRICS]
-    snapshot, ends = await asyncio.gather(_snapshot(gateway, metrics), _ends(gateway))
+    known, ends = await asyncio.gather(_letters(request.app[LETTERS]), _ends(gateway))
+    snapshot = await _snapshot(gateway, metrics, known)
     once = CollectorRegistry()
     once.register(_Once([*_known(snapshot), *_log(snapshot, ends)]))
     body = generate_latest(metrics.registry) + generate_latest(once)
@@ -122,10 +127,16 @@ class _Once:
         yield from self._found
 
 
-async def _snapshot(gateway: Gateway, metrics: Metrics) -> Snapshot | None:
+async def _letters(letters: Letters) -> Known | None:
+    with suppress(TimeoutError, LogUnavailable):
+        return await letters.known(seconds=LOG_SECONDS)
+    return letters.last
+
+
+async def _snapshot(gateway: Gateway, metrics: Metrics, known: Known | None) -> Snapshot | None:
     await _count(gateway, metrics)
     try:
-        return await gateway.database.run(lambda cursor: _look(cursor, metrics.counted))
+        return await gateway.database.run(lambda cursor: _look(cursor, metrics.counted, known))
     except DatabaseUnavailable:
         return None
 
@@ -139,13 +150,13 @@ async def _count(gateway: Gateway, metrics: Metrics) -> None:
         metrics.counted = await gateway.database.run(counts.folds)
 
 
-def _look(cursor: Cursor, counted: FoldCounts) -> Snapshot:
+def _look(cursor: Cursor, counted: FoldCounts, known: Known | None) -> Snapshot:
     unsent, waiting = counts.unsent(cursor)
     return Snapshot(
         depths=counts.queue_depths(cursor),
         fleet=counts.fleet(cursor, alive_seconds=ALIVE_SECONDS),
         folds=counted,
-        dead_letters=counts.dead_letters(cursor),
+        dead_letters=None if known is None else count_open(cursor, decided=known.decided(), others=known.open()),
         unsent=unsent,
         waiting=waiting,
         projected=projected_offsets(cursor),
@@ -187,9 +198,10 @@ def _known(snapshot: Snapshot | None) -> Iterator[Metric]:
         ("datarun_runner_slots_busy", "Slots of living runners that hold something.", fleet.busy),
         ("datarun_outbox_records", "Accepted events that the log has not acknowledged.", snapshot.unsent),
         ("datarun_outbox_waiting_for_split_records", "Those of them that wait for a split.", snapshot.waiting),
-        ("datarun_dead_letters", "Records that can never be applied.", snapshot.dead_letters),
+        ("datarun_dead_letters", "Dead letters that nobody has dealt with.", snapshot.dead_letters),
     ):
-        yield GaugeMetricFamily(name, text, float(value))
+        if value is not None:
+            yield GaugeMetricFamily(name, text, float(value))
 
 
 def _log(snapshot: Snapshot | None, ends: Mapping[TopicPartition, int] | None) -> Iterator[Metric]:

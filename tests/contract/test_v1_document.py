@@ -111,7 +111,8 @@ def test_the_reference_page_needs_no_other_server(site: Site) -> None:
 
 
 ORDER = (
-    "upload_dataset", "list_datasets", "get_dataset", "split_dataset", "get_split", "create_fold", "list_folds",
+    "upload_dataset", "list_datasets", "get_dataset", "split_dataset", "get_split", "list_splits", "find_split",
+    "create_fold", "list_folds",
     "get_fold", "explain_fold", "get_history", "list_submissions", "get_submission", "change_fold", "cancel_fold",
     "retry_fold", "get_predictions", "get_fold_scores", "get_submission_scores", "get_leaderboard",
     "list_scoring_functions", "get_new", "acknowledge", "forget_cursor", "follow_events", "create_webhook",

@@ -110,11 +110,12 @@ def test_validate_says_what_would_be_a_dead_letter(installation: Installation) -
     assert "0 records would be dead letters" in sound.stdout
 
 
+@pytest.mark.parametrize("name", ["log.jsonl.zst", "log.parquet"])
 def test_an_export_is_imported_into_another_installation(
-    installation: Installation, log: KafkaLog, tmp_path: Path
+    installation: Installation, log: KafkaLog, tmp_path: Path, name: str
 ) -> None:
     """Dry by default; then the same events with the same ids, giving the same rows, and requests that are doubted."""
-    file, prefix = tmp_path / "log.jsonl.zst", f"{installation.catalogue.prefix}copy."
+    file, prefix = tmp_path / name, f"{installation.catalogue.prefix}{name}."
     create_topics(installation.kafka, prefix=prefix)
     exported = events(installation, "export", str(file))
     assert exported.exit_code == 0, exported.stderr

@@ -19,7 +19,7 @@ from datarun.db import connect
 from datarun.envelope import decode, encode
 from datarun.errors import DatarunError, Retryable
 from datarun.events import DataUploaded, FoldTested
-from datarun.log import REQUEUED, Record, StoredRecord
+from datarun.log import REQUEUED, Record, StoredRecord, parquet
 from datarun.log.admin import create_topics
 from datarun.log.archive import read_lines
 from datarun.log.copies import REPLAYED
@@ -137,6 +137,20 @@ def test_a_file_holds_every_byte_though_the_replay_was_killed(installation: Inst
     assert sorted(found, key=lambda one: one.position) == [
         one._replace(headers=list(one.headers)) for one in installation.stored()
     ]
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+    _, said = installation.run(*arguments, code=1)
+    assert "--fresh" in said
+
+
+def test_a_table_holds_every_byte_though_the_replay_was_killed(installation: Installation, tmp_path: Path) -> None:
+    """Killed in its middle there is none of that name; given again, the same command writes all of it."""
+    file = tmp_path / "log.parquet"
+    arguments = ("--to-file", str(file), "--rate", "400", "--execute")
+    installation.run(*arguments, crash_at="replay.after_piece:2")
+    assert not file.exists()
+    installation.run("--to-file", str(file), "--execute")
+    found = sorted(parquet.read(file, catalogue=installation.catalogue), key=lambda one: one.position)
+    assert found == [one._replace(headers=list(one.headers)) for one in installation.stored()]
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
     _, said = installation.run(*arguments, code=1)
     assert "--fresh" in said

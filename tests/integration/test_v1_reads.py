@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,28 @@ def test_datasets_are_listed_in_pages_with_their_split(site: Site) -> None:
     assert site.ask("GET", "datasets/999999").status_code == 404
 
 
+def test_splits_are_listed_with_what_they_made(site: Site) -> None:
+    """By dataset, state and task; as it was asked for until it is made; what the parts are, organisers alone see."""
+    done, pending, plain = site.dataset(is_split=True), site.dataset(), site.dataset()
+    asked = site.ask("POST", f"datasets/{pending}/split", json={"held_out_test": 0.25, "random_state": 7}).json()
+    listed = {one["dataset_id"]: one for page in pages(site, "splits?limit=1") for one in page}
+    assert plain not in listed
+    assert (listed[pending]["state"], listed[pending]["random_state"], listed[pending]["parts"]) == ("pending", 7, None)
+    assert (listed[done]["state"], listed[done]["held_out_test"], listed[done]["train_rows"]) == ("done", 0.5, 75)
+    parts = {part["name"]: part for part in listed[done]["parts"]}
+    assert (parts["test"]["sha256"], parts["train"]["size"]) == (site.blobs.put(b"test").sha256, 5)
+    assert site.get(f"splits/{done}") == listed[done]
+    assert site.get(f"splits?dataset_id={pending}")["items"] == [listed[pending]]
+    assert site.get("splits", params={"task_id": asked["task_id"]})["items"] == [listed[pending]]
+    assert pending not in [one["dataset_id"] for page in pages(site, "splits?state=done") for one in page]
+    assert listed[done].items() >= site.get(f"datasets/{done}/split").items()
+    assert site.ask("GET", f"splits/{plain}").status_code == 404
+    seen = site.get(f"splits/{done}", role="participant")
+    assert seen == listed[done] | {"parts": None}
+    query(site.installation.postgres_url, "delete from rm.dataset where raw_data_id = %s", pending)
+    assert site.get(f"splits/{pending}") == listed[pending]
+
+
 def test_folds_are_found_by_what_they_are(site: Site) -> None:
     """By state, cause, dataset, submission, priority and who asked; projected or only accepted."""
     raw_data_id = site.dataset()
@@ -81,6 +104,8 @@ def test_folds_are_found_by_what_they_are(site: Site) -> None:
     assert (submission["dataset_id"], submission["version"]) == (raw_data_id, 1)
     assert submission["folds"] == {"ERROR": 1, "TODO": 1}
     assert first in [one["id"] for page in pages(site, "submissions?limit=2") for one in page]
+    assert [one["id"] for one in site.get(f"submissions?{of}")["items"]] == [first]
+    assert site.get("submissions?dataset_id=999999")["items"] == []
 
 
 def test_a_fold_tells_how_it_ended_and_a_list_leaves_out_what_is_long(site: Site) -> None:
@@ -164,6 +189,23 @@ def test_the_history_of_a_fold_is_what_the_log_says(site: Site) -> None:
     assert all(one["data"]["fold_id"] == fold and one["event_id"] for one in history["events"])
 
 
+def test_a_fold_is_waited_for_until_it_has_ended(site: Site) -> None:
+    """With `Prefer: wait`; one that has ended, and who asks for no wait, is answered at once; so is a past."""
+    fold = site.fold()
+    with ThreadPoolExecutor(1) as others:
+        asked = others.submit(site.ask, "GET", f"folds/{fold}", headers={"Prefer": "wait=29"})
+        site.append(run_event(FoldStarted, fold))
+        assert site.get(f"folds/{fold}")["state"] == "STARTED"
+        assert not asked.done()
+        site.append(run_event(FoldFailed, fold))
+        answer = asked.result(29)
+    assert (answer.json()["state"], answer.headers["Preference-Applied"]) == ("ERROR", "wait=29")
+    ended = site.ask("GET", f"folds/{fold}", headers={"Prefer": "respond-async, wait=29"})
+    assert (ended.status_code, "Preference-Applied" in ended.headers) == (200, False)
+    waiting = site.ask("GET", f"folds/{site.fold()}", headers={"Prefer": "wait=1"})
+    assert (waiting.json()["state"], waiting.headers["Preference-Applied"]) == ("TODO", "wait=1")
+
+
 def test_a_fold_says_why_it_is_not_done(site: Site) -> None:
     """It waits for its split, for runners, for others before it; it runs; it has ended."""
     raw_data_id = site.dataset()
@@ -187,8 +229,8 @@ def test_a_fold_says_why_it_is_not_done(site: Site) -> None:
     assert site.get(f"folds/{fold}/why")["reason"] == "ended"
 
 
-def test_runners_and_dead_letters_are_listed(site: Site) -> None:
-    """Who lives with how many slots; what could not be applied and why, in pages."""
+def test_runners_are_listed(site: Site) -> None:
+    """Who lives with how many slots."""
     site.append(heartbeat("runner-7", 3))
     query(site.installation.postgres_url, "update rm.runner set seen_at = now() - interval '1 h' where runner_id = 'x'")
     [runner] = [one for one in site.get("runners")["items"] if one["id"] == "runner-7"]
@@ -196,16 +238,6 @@ def test_runners_and_dead_letters_are_listed(site: Site) -> None:
     statement = "update rm.runner set seen_at = now() - interval '1 h' where runner_id = 'runner-7'"
     query(site.installation.postgres_url, statement)
     assert [one["alive"] for one in site.get("runners?after=runner-6")["items"]] == [False]
-    for offset in range(3):
-        query(
-            site.installation.postgres_url,
-            "insert into rm.dead_letter values ('t', 0, %s, 'undecodable', 'no', null, %s, '[]')",
-            offset,
-            b"\xff" * 5000,
-        )
-    letters = [one for page in pages(site, "dead-letters?limit=2") for one in page]
-    assert [one["position"] for one in letters] == ["t:0:0", "t:0:1", "t:0:2"]
-    assert (letters[0]["size"], len(letters[0]["value"])) == (5000, 2000)
 
 
 def test_participants_see_their_own_work_alone(site: Site) -> None:

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from datarun.log import StoredRecord
+from datarun.errors import DatarunError
+from datarun.log import StoredRecord, parquet
 from datarun.log.archive import ArchiveWriter, BadArchive, read_lines
 from datarun.log.lines import BadLine, from_line, to_line
+from datarun.log.parquet import BadTable, TableWriter
 from datarun.topics import Catalogue
 
 HERE, THERE = Catalogue("here."), Catalogue("there.")
@@ -87,6 +89,60 @@ def test_a_cut_frame_is_told(tmp_path: Path) -> None:
         file.truncate(length - 5)
     with pytest.raises(BadArchive):
         list(read_lines(path))
+
+
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(records, max_size=5))
+def test_a_table_keeps_every_byte(tmp_path: Path, written: list[StoredRecord]) -> None:
+    """Whatever records hold, and when there are none."""
+    path = tmp_path / "log.parquet"
+    path.unlink(missing_ok=True)
+    assert parquet.write(path, written, catalogue=HERE) == len(written)
+    expected = [record._replace(topic="there.fold-events") for record in written]
+    assert list(parquet.read(path, catalogue=THERE)) == expected
+    with pytest.raises(DatarunError):
+        parquet.write(path, written, catalogue=HERE)
+
+
+def test_a_table_is_written_and_read_a_row_group_at_a_time(tmp_path: Path) -> None:
+    """So memory does not grow with the table; other programs read types, versions and times from it."""
+    fastparquet = pytest.importorskip("fastparquet")
+    path, headers = tmp_path / "log.parquet", [("ce_type", b"datarun.FoldTested.v2"), ("ce_id", b"7")]
+    written = (
+        StoredRecord("here.fold-events", 1, offset, b"5", b"{}", headers, 1_767_225_600_005)
+        for offset in range(parquet.ROWS_A_GROUP * 2 + 1)
+    )
+    assert parquet.write(path, written, catalogue=HERE) == parquet.ROWS_A_GROUP * 2 + 1
+    table = fastparquet.ParquetFile(str(path))
+    assert [group.num_rows for group in table.row_groups] == [parquet.ROWS_A_GROUP, parquet.ROWS_A_GROUP, 1]
+    last = table.to_pandas().iloc[-1]
+    assert (last["type"], last["version"], last["event_id"], last["topic"]) == ("FoldTested", 2, "7", "fold-events")
+    assert last["timestamp"].isoformat() == "2026-01-01T00:00:00.005000+00:00"
+
+
+def test_a_table_has_its_name_once_it_is_whole(tmp_path: Path) -> None:
+    """What a kill leaves beside it is written over, and what failed is taken away."""
+    path = tmp_path / "log.parquet"
+    (tmp_path / "log.parquet.part").write_bytes(b"PAR1 of a killed one")
+    writer = TableWriter(path, catalogue=HERE)
+    writer.append([StoredRecord("here.fold-events", 0, 0, b"1", b"{}")])
+    assert not path.exists()
+    writer.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"PAR1PAR1", b"PAR1" + bytes(100) + b"PAR1", b"\x00" * 5000])
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes) -> None:
+    """Also a table of something else, and one that was cut."""
+    path = tmp_path / "log.parquet"
+    path.write_bytes(content)
+    with pytest.raises(BadTable):
+        list(parquet.read(path, catalogue=HERE))
+    whole = tmp_path / "whole.parquet"
+    parquet.write(whole, [StoredRecord("here.fold-events", 0, 0, b"1", b"{}")], catalogue=HERE)
+    path.write_bytes(whole.read_bytes()[:-20])
+    with pytest.raises(BadTable):
+        list(parquet.read(path, catalogue=HERE))
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:

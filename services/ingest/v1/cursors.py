@@ -6,7 +6,6 @@ A cursor is a place in the log of folds, so no record of what was delivered is k
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Annotated, NamedTuple
 
 from aiohttp import web
@@ -28,11 +27,10 @@ from services.ingest.v1.pages import DEFAULT_ITEMS, Limit
 from services.ingest.v1.places import Place, Word
 from services.ingest.v1.tail import TAIL
 from services.ingest.v1.values import Asked, Told
+from services.ingest.v1.waiting import asked_wait
 
 READ_SECONDS = 4.0
 PROJECTED_SECONDS = 1.0
-LONGEST_WAIT = 60
-_WAIT = re.compile(r"(?:^|[,;\s])wait=([0-9]{1,3})(?:$|[,;\s])")
 
 End = FoldTested | FoldFailed | FoldCancelled
 
@@ -70,7 +68,7 @@ async def get_new(call: Call[NewQuery, None]) -> web.StreamResponse:
     known = await gateway.database.run(lambda cursor: cursors.find(cursor, call.account.username, name))
     place = Place(list(known)) if known else Place.beginning()
     began = list(place.offsets)
-    wait = _asked_wait(call.request)
+    wait = asked_wait(call.request)
     ended, more = await _read(call, place, wait=wait)
     for number, one in enumerate(ended):
         if not await gateway.projected.wait(one.record.position, seconds=PROJECTED_SECONDS):
@@ -136,11 +134,6 @@ def _is_how_it_ended(fold: ListedFold, event: End) -> bool:
     delivery = NO_DELIVERY if isinstance(event, FoldCancelled) else event.delivery
     run = (fold.attempt, fold.run_attempt, fold.run_delivery, fold.run_rank)
     return run == (event.attempt, event.attempt, delivery, RANK_OF[type(event)])
-
-
-def _asked_wait(request: web.Request) -> int:
-    found = _WAIT.search(request.headers.get("Prefer", ""))
-    return min(int(found[1]), LONGEST_WAIT) if found else 0
 
 
 def _is_gone(request: web.Request) -> bool:

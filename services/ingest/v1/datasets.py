@@ -12,10 +12,20 @@ from datarun.readmodel import catalogue
 from datarun.readmodel.catalogue import ListedDataset, ListedSubmission
 from services.ingest.gateway import Gateway
 from services.ingest.refusals import not_found
-from services.ingest.v1.inputs import Nothing
+from services.ingest.v1.as_of import AsOfQuery, dataset_then, datasets_then, submission_then
 from services.ingest.v1.operation import ORGANISERS, Call, Operation, Says, answer
 from services.ingest.v1.pages import ByNumber, Page, page_answer
-from services.ingest.v1.values import DatasetId, SubmissionId, Told
+from services.ingest.v1.values import DatasetId, Number, SubmissionId, Told
+
+
+class DatasetQuery(ByNumber, AsOfQuery):
+    """Which datasets to list."""
+
+
+class SubmissionFilter(ByNumber):
+    """Which submissions to list."""
+
+    dataset_id: Annotated[DatasetId, Number] | None = None
 
 
 class File(Told):
@@ -27,10 +37,13 @@ class File(Told):
     media_type: str
 
 
+SplitState = Literal["none", "pending", "done", "failed"]
+
+
 class Split(Told):
     """The newest split that was asked for, and what came of it."""
 
-    state: Literal["none", "pending", "done", "failed"]
+    state: SplitState
     attempt: int
     task_id: str | None = None
     kind: Literal["standard", "custom"] | None = None
@@ -63,7 +76,9 @@ class Submission(Told):
     dataset_id: DatasetId
     version: int
     files: list[File]
-    accepted_at: datetime | None = None
+    accepted_at: Annotated[
+        datetime | None, Field(description="Null of the past, of a version that has been replaced since.")
+    ] = None
     folds: Annotated[dict[str, int], Field(description="How many folds of this version are in which state.")]
 
 
@@ -71,37 +86,42 @@ DatasetPage = Page[Dataset]
 SubmissionPage = Page[Submission]
 
 
-async def list_datasets(call: Call[ByNumber, None]) -> web.StreamResponse:
+async def list_datasets(call: Call[DatasetQuery, None]) -> web.StreamResponse:
     """Return a page of datasets."""
     query = call.query
-    found = await call.gateway.database.run(
-        lambda cursor: catalogue.list_datasets(cursor, after=query.after, limit=query.limit)
-    )
-    after = found[-1].raw_data_id if len(found) == query.limit else None
+    if query.as_of is not None:
+        found, after = await datasets_then(call, after=query.after, limit=query.limit)
+    else:
+        found = await call.gateway.database.run(
+            lambda cursor: catalogue.list_datasets(cursor, after=query.after, limit=query.limit)
+        )
+        after = found[-1].raw_data_id if len(found) == query.limit else None
     return page_answer(call.request, DatasetPage, [shown(one, call.account.role) for one in found], after=after)
 
 
-async def get_dataset(call: Call[Nothing, None]) -> web.StreamResponse:
+async def get_dataset(call: Call[AsOfQuery, None]) -> web.StreamResponse:
     """Return a dataset."""
     return answer(shown(await _find(call), call.account.role))
 
 
-async def get_split(call: Call[Nothing, None]) -> web.StreamResponse:
+async def get_split(call: Call[AsOfQuery, None]) -> web.StreamResponse:
     """Return a dataset's split."""
     return answer(shown(await _find(call), call.account.role).split)
 
 
-async def list_submissions(call: Call[ByNumber, None]) -> web.StreamResponse:
+async def list_submissions(call: Call[SubmissionFilter, None]) -> web.StreamResponse:
     """Return a page of submissions."""
     query = call.query
     found = await call.gateway.database.run(
-        lambda cursor: catalogue.list_submissions(cursor, after=query.after, limit=query.limit, only_of=call.only_of)
+        lambda cursor: catalogue.list_submissions(
+            cursor, after=query.after, limit=query.limit, only_of=call.only_of, raw_data_id=query.dataset_id
+        )
     )
     after = found[-1].submission_id if len(found) == query.limit else None
     return page_answer(call.request, SubmissionPage, [_shown(one) for one in found], after=after)
 
 
-async def get_submission(call: Call[Nothing, None]) -> web.StreamResponse:
+async def get_submission(call: Call[AsOfQuery, None]) -> web.StreamResponse:
     """Return a submission."""
     before = call.path["submission_id"] - 1
     found = await call.gateway.database.run(
@@ -109,7 +129,8 @@ async def get_submission(call: Call[Nothing, None]) -> web.StreamResponse:
     )
     if not found or found[0].submission_id != before + 1:
         raise not_found()
-    return answer(_shown(found[0]))
+    then = None if call.query.as_of is None else await submission_then(call, found[0])
+    return answer(_shown(then or found[0]))
 
 
 async def _find(call: Call[Any, Any]) -> ListedDataset:
@@ -121,7 +142,7 @@ async def dataset_numbered(gateway: Gateway, number: int) -> ListedDataset:
     found = await gateway.database.run(lambda cursor: catalogue.list_datasets(cursor, after=number - 1, limit=1))
     if not found or found[0].raw_data_id != number:
         raise not_found()
-    return found[0]
+    return found[0] if call.query.as_of is None else await dataset_then(call, before + 1)
 
 
 def shown(dataset: ListedDataset, role: str) -> Dataset:
@@ -135,21 +156,26 @@ def shown(dataset: ListedDataset, role: str) -> Dataset:
         rows=dataset.rows,
         uploaded_by=dataset.uploaded_by,
         uploaded_at=dataset.uploaded_at,
-        split=_split(dataset, with_error=role in ORGANISERS),
+        split=split_of(dataset, with_error=role in ORGANISERS),
     )
 
 
-def _split(dataset: ListedDataset, *, with_error: bool) -> Split:
-    made = dataset.split or {}
-    names = ("kind", "held_out_test", "random_state", "train_rows", "test_rows")
+def split_of(dataset: ListedDataset, *, with_error: bool) -> Split:
+    """Show a split, the newest that was asked for; until it is made, as it was asked for."""
     is_over = dataset.result_attempt >= dataset.split_attempt
+    made = dataset.split if is_over else None
+    told = {
+        **(dataset.split_request or {}),
+        **{name: value for name, value in (made or {}).items() if value is not None},
+    }
+    names = ("kind", "held_out_test", "random_state", "train_rows", "test_rows")
     return Split(
         state="none" if not dataset.split_attempt else "pending" if not is_over else "done" if made else "failed",
         attempt=dataset.split_attempt,
         task_id=dataset.split_task_id,
         error=dataset.split_error if is_over and with_error else None,
         finished_at=dataset.split_at if is_over else None,
-        **({name: made.get(name) for name in names} if is_over else {}),
+        **{name: told.get(name) for name in names},
     )
 
 
@@ -176,7 +202,7 @@ OPERATIONS = (
         handle=list_datasets,
         summary="List datasets",
         tag="datasets",
-        query=ByNumber,
+        query=DatasetQuery,
         answers={200: Says("A page of datasets by number.", DatasetPage)},
         example={"query": {"limit": 10}},
     ),
@@ -186,6 +212,7 @@ OPERATIONS = (
         handle=get_dataset,
         summary="Look at a dataset",
         tag="datasets",
+        query=AsOfQuery,
         answers={200: Says("The dataset.", Dataset)},
         example={"path": {"dataset_id": 1}},
     ),
@@ -195,6 +222,7 @@ OPERATIONS = (
         handle=get_split,
         summary="Look at a dataset's split",
         tag="datasets",
+        query=AsOfQuery,
         answers={200: Says("The split.", Split)},
         example={"path": {"dataset_id": 1}},
     ),
@@ -204,7 +232,7 @@ OPERATIONS = (
         handle=list_submissions,
         summary="List submissions",
         tag="submissions",
-        query=ByNumber,
+        query=SubmissionFilter,
         answers={200: Says("A page of submissions by number; a participant sees their own.", SubmissionPage)},
         example={"query": {"limit": 10}},
     ),
@@ -214,6 +242,7 @@ OPERATIONS = (
         handle=get_submission,
         summary="Look at a submission",
         tag="submissions",
+        query=AsOfQuery,
         answers={200: Says("The submission.", Submission)},
         example={"path": {"submission_id": 1}},
     ),

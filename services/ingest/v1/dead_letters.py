@@ -1,21 +1,31 @@
-"""Dead letters: records of the log that the projection could never apply."""
+"""Dead letters: records that the projection could never apply or a runner never run, and what was done about them."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Annotated, Literal
 
 from aiohttp import web
 from pydantic import Field, StringConstraints
 
+from datarun.dead_letters.ledger import Known
+from datarun.dead_letters.letters import PROJECTOR, RUNNER, text_of
+from datarun.dead_letters.letters import DeadLetter as RunnersLetter
+from datarun.errors import LogUnavailable
 from datarun.log import Position
-from datarun.readmodel import catalogue
-from datarun.readmodel.catalogue import DeadLetter as Listed
+from datarun.readmodel import dead_letters
+from datarun.readmodel.dead_letters import ListedLetter
+from services.ingest.letters import LETTERS
+from services.ingest.refusals import detail
 from services.ingest.v1.operation import ORGANISERS, Call, Operation, Says
 from services.ingest.v1.pages import DEFAULT_ITEMS, Limit, Page, page_answer
 from services.ingest.v1.values import Asked, Told
 
 SHOWN_BYTES = 2000
+READ_SECONDS = 4.0
+OPEN, ALL = "open", "all"
 _START = Position("", -1, -1)
 _AFTER = re.compile(r"([A-Za-z0-9._-]{1,249}):([0-9]{1,9}):([0-9]{1,18})")
 
@@ -29,50 +39,119 @@ class DeadLetterQuery(Asked):
         StringConstraints(pattern=f"^{_AFTER.pattern}$"),
         Field(description="Go on behind this topic:partition:offset."),
     ] = None
+    state: Annotated[
+        Literal["open", "retried", "dropped", "all"],
+        Field(description="`open`: nobody has dealt with it."),
+    ] = "open"
+
+
+class Decision(Told):
+    """What somebody did about a dead letter."""
+
+    kind: Annotated[str, Field(description="`retried` or `dropped`.")]
+    by: str
+    at: Annotated[datetime, Field(description="By the broker's clock.")]
+    note: str
 
 
 class DeadLetter(Told):
-    """A record that can never be applied: where it is, why, and its first bytes as text."""
+    """A record that can never be applied or run: where it is, why, and its first bytes as text."""
 
     position: Annotated[str, Field(description="topic:partition:offset.")]
     reason: str
     detail: str
     key: str | None
-    value: Annotated[str | None, Field(description=f"Its first {SHOWN_BYTES} bytes; what is not UTF-8 is replaced.")]
+    value: Annotated[
+        str | None,
+        Field(
+            description=f"Its first {SHOWN_BYTES} bytes; what is not UTF-8 is replaced. Null of what a runner alone "
+            "has found: `datarun dlq show` prints it."
+        ),
+    ]
     size: int
     headers: list[list[str | None]]
+    found_by: Annotated[list[str], Field(description="`projector` and `runner`.")]
+    decision: Annotated[Decision | None, Field(description="Null while nobody has dealt with it.")] = None
 
 
 DeadLetterPage = Page[DeadLetter]
 
 
 async def list_dead_letters(call: Call[DeadLetterQuery, None]) -> web.StreamResponse:
-    """Return a page of dead letters."""
-    query = call.query
-    start = _START
+    """Return a page of dead letters, by default of those that nobody has dealt with."""
+    query, known, start = call.query, await _known(call), _START
     if query.after is not None and (match := _AFTER.fullmatch(query.after)):
         start = Position(match[1], int(match[2]), int(match[3]))
-    found = await call.gateway.database.run(
-        lambda cursor: catalogue.list_dead_letters(cursor, after=start, limit=query.limit, most_bytes=SHOWN_BYTES)
+    kinds = () if query.state in (OPEN, ALL) else (query.state,)
+    projected = await call.gateway.database.run(
+        lambda cursor: dead_letters.list_letters(
+            cursor,
+            after=start,
+            limit=query.limit,
+            most_bytes=SHOWN_BYTES,
+            decided=known.decided(*kinds),
+            is_decided=None if query.state == ALL else query.state != OPEN,
+        )
     )
-    after = _name(found[-1].position) if len(found) == query.limit else None
-    return page_answer(call.request, DeadLetterPage, [_shown(one) for one in found], after=after)
+    shown = {one.position: _shown(one, known) for one in projected}
+    # Of one installation's topics the names are in the same order by any collation, so pages meet.
+    others = (one for one in known.letters.values() if one.position > start and _is_wanted(one, known, query.state))
+    for letter in _lowest(others, query.limit):
+        is_beyond = len(projected) == query.limit and letter.position > projected[-1].position
+        if not is_beyond:
+            shown.setdefault(letter.position, _found(letter, known))
+    page = sorted(shown)[: query.limit]
+    after = text_of(page[-1]) if len(page) == query.limit else None
+    return page_answer(call.request, DeadLetterPage, [shown[position] for position in page], after=after)
 
 
-def _shown(letter: Listed) -> DeadLetter:
+async def _known(call: Call[DeadLetterQuery, None]) -> Known:
+    try:
+        return await call.request.app[LETTERS].known(seconds=READ_SECONDS)
+    except (LogUnavailable, TimeoutError) as error:
+        raise detail(503, "The log does not answer.", Retry_After="5") from error
+
+
+def _is_wanted(letter: RunnersLetter, known: Known, state: str) -> bool:
+    decision = known.decisions.get(letter.position)
+    return state in (ALL, OPEN if decision is None else decision.kind)
+
+
+def _lowest(letters: Iterable[RunnersLetter], count: int) -> list[RunnersLetter]:
+    return sorted(letters, key=lambda one: one.position)[:count]
+
+
+def _shown(letter: ListedLetter, known: Known) -> DeadLetter:
     return DeadLetter(
-        position=_name(letter.position),
+        position=text_of(letter.position),
         reason=letter.reason,
         detail=letter.detail,
         key=_text(letter.key),
         value=_text(letter.value),
         size=letter.size,
         headers=letter.headers,
+        found_by=[PROJECTOR, RUNNER] if letter.position in known.letters else [PROJECTOR],
+        decision=_decision(letter.position, known),
     )
 
 
-def _name(position: Position) -> str:
-    return f"{position.topic}:{position.partition}:{position.offset}"
+def _found(letter: RunnersLetter, known: Known) -> DeadLetter:
+    return DeadLetter(
+        position=text_of(letter.position),
+        reason=letter.reason,
+        detail=letter.detail,
+        key=letter.key,
+        value=None,
+        size=letter.size or 0,
+        headers=[["ce_type", letter.wire_type]] if letter.wire_type else [],
+        found_by=[RUNNER],
+        decision=_decision(letter.position, known),
+    )
+
+
+def _decision(position: Position, known: Known) -> Decision | None:
+    made = known.decisions.get(position)
+    return None if made is None else Decision(kind=made.kind, by=made.by, at=made.at, note=made.note)
 
 
 def _text(content: bytes | None) -> str | None:
@@ -89,6 +168,6 @@ OPERATIONS = (
         roles=ORGANISERS,
         query=DeadLetterQuery,
         answers={200: Says("A page of dead letters by position.", DeadLetterPage)},
-        example={"query": {"limit": 10}},
+        example={"query": {"limit": 10, "state": "all"}},
     ),
 )

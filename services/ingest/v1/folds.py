@@ -12,15 +12,16 @@ from datarun.events import Cause
 from datarun.readmodel import listing
 from datarun.readmodel.listing import ListedFold, Wanted
 from services.ingest.refusals import not_found
-from services.ingest.v1.inputs import Nothing
+from services.ingest.v1.as_of import AsOfQuery, fold_then, folds_then
 from services.ingest.v1.operation import Call, Operation, Says, answer
 from services.ingest.v1.pages import ByNumber, Page, page_answer
 from services.ingest.v1.values import DatasetId, FoldId, Number, Priority, SubmissionId, Text, Told
+from services.ingest.v1.waiting import ENDS, asked_wait
 
 State = Literal["TODO", "STARTED", "TRAINED", "TESTED", "ERROR"]
 
 
-class FoldFilter(ByNumber):
+class FoldFilter(ByNumber, AsOfQuery):
     """Which folds to list."""
 
     state: State | None = None
@@ -98,15 +99,24 @@ async def list_folds(call: Call[FoldFilter, None]) -> web.StreamResponse:
         requested_by=query.requested_by,
         owner=call.only_of,
     )
-    found = await call.gateway.database.run(
-        lambda cursor: listing.list_folds(cursor, wanted, after=query.after, limit=query.limit)
-    )
+    if query.as_of is not None:
+        found = await folds_then(call, wanted, after=query.after, limit=query.limit)
+    else:
+        found = await call.gateway.database.run(
+            lambda cursor: listing.list_folds(cursor, wanted, after=query.after, limit=query.limit)
+        )
     return page_answer(call.request, FoldPage, [Fold(**shown(fold)) for fold in found.folds], after=found.after)
 
 
-async def get_fold(call: Call[Nothing, None]) -> web.StreamResponse:
-    """Return a fold."""
-    return answer(whole(await find(call)))
+async def get_fold(call: Call[AsOfQuery, None]) -> web.StreamResponse:
+    """Return a fold; with `Prefer: wait=30` once it has ended, or after so many seconds."""
+    fold = await find(call)
+    if call.query.as_of is not None:
+        return answer(whole(await fold_then(call, fold)))
+    wait, ends = asked_wait(call.request), call.request.app[ENDS]
+    if fold.has_ended or not wait or not await ends.wait(call.gateway.database, fold.fold_id, seconds=wait):
+        return answer(whole(fold))
+    return answer(whole(await find(call)), headers={"Preference-Applied": f"wait={wait}"})
 
 
 async def find(call: Call[Any, Any]) -> ListedFold:
@@ -182,7 +192,13 @@ OPERATIONS = (
         handle=get_fold,
         summary="Look at a fold",
         tag="folds",
-        answers={200: Says("The fold.", WholeFold)},
+        query=AsOfQuery,
+        answers={
+            200: Says(
+                "The fold.", WholeFold, headers={"Preference-Applied": "The wait that was granted, if it waited."}
+            )
+        },
+        takes_wait=True,
         example={"path": {"fold_id": 1}},
     ),
 )

@@ -6,6 +6,7 @@ from aiohttp import web
 
 from datarun.log import EventLog
 from datarun.settings import Settings
+from services.ingest.letters import LETTERS, Letters
 from services.ingest.v1 import (
     accepting,
     cancel,
@@ -23,16 +24,19 @@ from services.ingest.v1 import (
     retries,
     runners,
     scores,
+    splits,
     uploads,
     why,
 )
 from services.ingest.v1.operation import Operation
 from services.ingest.v1.tail import TAIL, Tail
+from services.ingest.v1.waiting import ENDS, Ends
 from services.ingest.v1.webhooks import by_hand, operations
 from services.ingest.v1.webhooks.office import delivering
 
 OPERATIONS: tuple[Operation, ...] = (
     *datasets.OPERATIONS,
+    *splits.OPERATIONS,
     *uploads.OPERATIONS,
     *folds.OPERATIONS,
     *accepting.OPERATIONS,
@@ -63,12 +67,16 @@ ROLES: dict[str, tuple[str, ...] | None] = {
 def add_to(app: web.Application, event_log: EventLog, settings: Settings) -> None:
     """Add the routes of all operations, what describes them, the followers of the log, and what sends webhooks."""
     tail = app[TAIL] = Tail(event_log, settings.catalogue)
+    ends = app[ENDS] = Ends()
+    letters = app[LETTERS] = Letters(event_log, settings.catalogue)
 
     async def stop(_: web.Application) -> None:
         tail.stop()
+        ends.stop()
 
     async def close(_: web.Application) -> None:
         tail.close()
+        letters.close()
 
     app.on_shutdown.append(stop)
     app.on_cleanup.append(close)
