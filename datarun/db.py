@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import psycopg2
@@ -22,15 +23,19 @@ def engine(url: str, *, pool_size: int = 8) -> Engine:
     return create_engine(_driver_url(url), pool_size=pool_size, max_overflow=0, pool_pre_ping=True, pool_timeout=5)
 
 
-def connect(url: str, *, application: str = "datarun", idle_seconds: float | None = None) -> Connection:
+def connect(
+    url: str, *, application: str = "datarun", idle_seconds: float | None = None, settings: Sequence[str] = ()
+) -> Connection:
     """Return a psycopg2 connection; raises psycopg2.OperationalError when Postgres does not answer in 5 s.
 
-    With `idle_seconds` a process that is stopped in a transaction loses it, and its locks, after so long.
+    With `idle_seconds` a process that is stopped in a transaction loses it, and its locks, after so long. `settings`
+    are the server's, `name=value`, for this connection.
     """
     # libpq knows the same URL without a driver's name.
     dsn = "postgresql://" + url.partition("://")[2]
-    limit = "" if idle_seconds is None else f"-c idle_in_transaction_session_timeout={int(idle_seconds * 1000)}"
-    return psycopg2.connect(dsn, connect_timeout=5, application_name=application, options=limit)
+    limit = () if idle_seconds is None else (f"idle_in_transaction_session_timeout={int(idle_seconds * 1000)}",)
+    options = " ".join(f"-c {setting}" for setting in (*limit, *settings))
+    return psycopg2.connect(dsn, connect_timeout=5, application_name=application, options=options)
 
 
 def upgrade(url: str) -> None:

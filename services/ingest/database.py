@@ -27,6 +27,8 @@ ANSWER_SECONDS = 4.0
 LOOK_SECONDS = 0.05
 IDLE_SECONDS = 10.0
 """Nobody waits any more for a transaction that rests so long; its gateway was stopped, and holds locks."""
+ALONE = ("max_parallel_workers_per_gather=0", "jit=off")
+"""A worker process takes ten times as long to start as the largest of a gateway's questions takes to answer."""
 _AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError, psycopg2.InternalError, UndefinedTable, InvalidSchemaName)
 
 
@@ -124,7 +126,7 @@ class Database:
 
     def _connect(self) -> Connection:
         self._local.connection = connection = connect(
-            self._url, application="datarun-gateway", idle_seconds=IDLE_SECONDS
+            self._url, application="datarun-gateway", idle_seconds=IDLE_SECONDS, settings=ALONE
         )
         return connection
 

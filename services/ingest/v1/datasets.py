@@ -134,7 +134,9 @@ async def get_submission(call: Call[AsOfQuery, None]) -> web.StreamResponse:
 
 
 async def _find(call: Call[Any, Any]) -> ListedDataset:
-    return await dataset_numbered(call.gateway, call.path["dataset_id"])
+    number = call.path["dataset_id"]
+    found = await dataset_numbered(call.gateway, number)
+    return found if call.query.as_of is None else await dataset_then(call, number)
 
 
 async def dataset_numbered(gateway: Gateway, number: int) -> ListedDataset:
@@ -142,7 +144,7 @@ async def dataset_numbered(gateway: Gateway, number: int) -> ListedDataset:
     found = await gateway.database.run(lambda cursor: catalogue.list_datasets(cursor, after=number - 1, limit=1))
     if not found or found[0].raw_data_id != number:
         raise not_found()
-    return found[0] if call.query.as_of is None else await dataset_then(call, before + 1)
+    return found[0]
 
 
 def shown(dataset: ListedDataset, role: str) -> Dataset:
