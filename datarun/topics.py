@@ -134,7 +134,7 @@ DEAD_LETTERS = Topic(
     Kind.EVENTS,
     "the refused record's",
     (),
-    ("runner", "people"),
+    ("runner", "gateway", "people"),
     ("people",),
     partitions=1,
 )

@@ -1,6 +1,6 @@
-"""What is dead: the projector's letters are rows beside its offsets, the runners' are copies in a topic.
+"""What is dead: the projector's letters are rows beside its offsets, those of runners and gateways copies in a topic.
 
-Both name the refused record by where it stands in the log, which still has it. What people decided is in that topic
+All name the refused record by where it stands in the log, which still has it. What people decided is in that topic
 too, so that a read model made anew has forgotten nothing.
 """
 
@@ -18,9 +18,14 @@ from datarun.log import EventLog, Position, Record, StoredRecord
 from datarun.projection.columns import moment
 from datarun.topics import DEAD_LETTERS, Catalogue
 
-RUNNER, PROJECTOR = "runner", "projector"
+RUNNER, PROJECTOR, GATEWAY = "runner", "projector", "gateway"
 RETRIED, DROPPED = "retried", "dropped"
 REASON, DETAIL, POSITION = "datarun-reason", "datarun-detail", "datarun-position"
+FOUND_BY = "datarun-found-by"
+"""Not said by runners."""
+CUT_FROM = "datarun-cut-from"
+LETTER_BYTES = 900_000
+"""With what is added to its headers a letter must not be larger than a record may be."""
 DECISION, DECIDED_BY, NOTE = "datarun-decision", "datarun-decided-by", "datarun-note"
 _FROM_TABLE = """
 select topic, partition, "offset", reason, detail, key, length(value), headers
@@ -77,7 +82,7 @@ def read_letters(log: EventLog, cursor: Cursor | None, *, catalogue: Catalogue) 
         if kind is not None:
             decisions[position] = _decision(record, kind)
         else:
-            letters[position] = _of_runner(record, position, letters.get(position))
+            letters[position] = _copied(record, position, letters.get(position))
     return [replace(letters[position], decision=decisions.get(position)) for position in sorted(letters)]
 
 
@@ -86,6 +91,18 @@ def decision_record(position: Position, kind: str, *, by: str, note: str, catalo
     about = text_of(position).encode()
     headers = ((DECISION, kind.encode()), (POSITION, about), (DECIDED_BY, by.encode()), (NOTE, note.encode()))
     return Record(catalogue.full_name(DEAD_LETTERS), about, b"{}", headers)
+
+
+def letter_record(record: StoredRecord, *, reason: str, detail: str, found_by: str, catalogue: Catalogue) -> Record:
+    """Return the record that keeps a refused one, with the reason and where it stands."""
+    headers = [(name, value) for name, value in record.headers if value is not None]
+    about = text_of(record.position)
+    for name, text in ((REASON, reason), (DETAIL, detail), (POSITION, about), (FOUND_BY, found_by)):
+        headers.append((name, text.encode("utf-8", "replace")))
+    value = record.value or b""
+    if len(value) > LETTER_BYTES:
+        headers.append((CUT_FROM, str(len(value)).encode()))
+    return Record(catalogue.full_name(DEAD_LETTERS), record.key or b"", value[:LETTER_BYTES], tuple(headers))
 
 
 def text_of(position: Position) -> str:
@@ -127,14 +144,16 @@ def _decision(record: StoredRecord, kind: str) -> Decision:
     return Decision(kind if kind in (RETRIED, DROPPED) else "unknown", by, moment(record.timestamp_ms), note)
 
 
-def _of_runner(record: StoredRecord, position: Position, known: DeadLetter | None) -> DeadLetter:
+def _copied(record: StoredRecord, position: Position, known: DeadLetter | None) -> DeadLetter:
+    found_by = header(record.headers, FOUND_BY)
+    found_by = found_by if found_by == GATEWAY else RUNNER
     if known is not None:
-        return known if RUNNER in known.found_by else replace(known, found_by=(*known.found_by, RUNNER))
+        return known if found_by in known.found_by else replace(known, found_by=(*known.found_by, found_by))
     return DeadLetter(
         position,
         reason=header(record.headers, REASON) or "",
         detail=header(record.headers, DETAIL) or "",
-        found_by=(RUNNER,),
+        found_by=(found_by,),
         wire_type=header(record.headers, "ce_type") or "",
         key=(record.key or b"").decode("utf-8", "replace"),
         size=len(record.value or b""),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Index,
@@ -22,6 +23,11 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "intake"
 metadata = MetaData(schema=SCHEMA)
+
+
+def _by_producer(name: str = "by_producer") -> Column[object]:
+    """Return a column that tells whether a claim came by the log alone, not by a gateway."""
+    return Column(name, Boolean, nullable=False, server_default="false")
 
 
 def _moment(name: str) -> Column[object]:
@@ -71,6 +77,8 @@ dataset = Table(
     Column("split_attempt", Integer, nullable=False, server_default="0"),
     Column("split_request", JSONB),
     Column("split_task_id", Text),
+    _by_producer(),
+    _by_producer("split_by_producer"),
     UniqueConstraint("name", name="dataset_name"),
 )
 
@@ -85,6 +93,7 @@ submission = Table(
     _moment("accepted_at"),
     # Who sent its first version; whoever forces it later, it stays theirs
     Column("submitted_by", Text),
+    _by_producer(),
 )
 
 Index("submission_owner", submission.c.submitted_by)
@@ -104,6 +113,7 @@ fold = Table(
     Column("request_digest", Text, nullable=False),
     Column("requested_by", Text, nullable=False),
     _moment("accepted_at"),
+    _by_producer(),
 )
 """A fold's newest accepted attempt; blobs are named by `sha256:size`."""
 
@@ -187,3 +197,12 @@ cursor = Table(
     _moment("moved_at"),
 )
 """How far an account has read what came of folds."""
+
+claim_offset = Table(
+    "claim_offset",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("next_offset", BigInteger, nullable=False),
+)
+"""How far the log has been read for claims that did not come by a gateway."""

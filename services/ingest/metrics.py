@@ -18,12 +18,13 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from psycopg2.extensions import cursor as Cursor
 
 from datarun.errors import DatabaseUnavailable, LogUnavailable
+from datarun.intake.following import read_offsets
 from datarun.lifecycle import State
 from datarun.log import TopicPartition
 from datarun.readmodel import counts
 from datarun.readmodel.counts import Depth, Fleet
 from datarun.readmodel.queries import projected_offsets
-from datarun.topics import PROJECTED, QUEUES
+from datarun.topics import PROJECTED, QUEUES, Catalogue
 from services.ingest.gateway import GATEWAY, Gateway
 
 ALIVE_SECONDS = 10.0
@@ -47,6 +48,7 @@ class Snapshot:
     unsent: int
     waiting: int
     projected: Mapping[TopicPartition, int]
+    followed: Mapping[TopicPartition, int]
 
 
 @dataclass(slots=True)
@@ -118,7 +120,7 @@ class _Once:
 async def _snapshot(gateway: Gateway, metrics: Metrics) -> Snapshot | None:
     await _count(gateway, metrics)
     try:
-        return await gateway.database.run(lambda cursor: _look(cursor, metrics.counted))
+        return await gateway.database.run(lambda cursor: _look(cursor, metrics.counted, gateway.catalogue))
     except DatabaseUnavailable:
         return None
 
@@ -132,7 +134,7 @@ async def _count(gateway: Gateway, metrics: Metrics) -> None:
         metrics.counted = await gateway.database.run(counts.folds)
 
 
-def _look(cursor: Cursor, counted: FoldCounts) -> Snapshot:
+def _look(cursor: Cursor, counted: FoldCounts, catalogue: Catalogue) -> Snapshot:
     unsent, waiting = counts.unsent(cursor)
     return Snapshot(
         depths=counts.queue_depths(cursor),
@@ -142,6 +144,7 @@ def _look(cursor: Cursor, counted: FoldCounts) -> Snapshot:
         unsent=unsent,
         waiting=waiting,
         projected=projected_offsets(cursor),
+        followed=read_offsets(cursor, catalogue=catalogue),
     )
 
 
@@ -190,3 +193,7 @@ def _log(snapshot: Snapshot | None, ends: Mapping[TopicPartition, int] | None) -
     for topic, count in sorted(behind.items()):
         lag.add_metric([topic], count)
     yield lag
+    unread = sum(max(0, ends[tp] - offset) for tp, offset in snapshot.followed.items() if tp in ends)
+    yield GaugeMetricFamily(
+        "datarun_claims_lag_records", "Records not looked at yet for what producers claim.", float(unread)
+    )

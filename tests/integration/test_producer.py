@@ -82,7 +82,8 @@ def test_the_example_runs_and_what_must_not_be_written_is_set_aside(
         wait_until(lambda: Counter(expected) <= Counter(reasons(gateway)), seconds=20)
         assert set(reasons(gateway)) == set(expected)
         wait_until(lambda: installation.caught_up(log), seconds=20)
-        wait_until(lambda: set(expected) | {"blob_missing"} == set(lamented(log, installation)), seconds=30)
+        also = {"blob_missing", "unknown_dataset"}
+        wait_until(lambda: set(expected) | also == set(lamented(log, installation)), seconds=30)
         wait_until(lambda: split_error(gateway, 9), seconds=20)
         assert "ERROR(split data)" in (split_error(gateway, 9) or "")
         assert runner.poll() is None
@@ -113,7 +114,7 @@ def reasons(gateway: Gateway) -> list[str]:
 
 
 def lamented(log: KafkaLog, installation: Installation) -> list[str | None]:
-    """Return the reasons of the runner's dead letters."""
+    """Return the reasons of the runner's and the gateway's dead letters."""
     ends = log.end_offsets([installation.catalogue.full_name(DEAD_LETTERS)])
     batches = log.read(dict.fromkeys(ends, 0), until_end=True)
     return [header(record.headers, "datarun-reason") for batch in batches for record in batch]
