@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from psycopg2.extensions import connection as Connection
 
-from datarun.blobs import KeptBlob, LocalBlobs
+from datarun.blobs import CollectedBlobs, KeptBlob
 from datarun.log import EventLog
 from datarun.references import blobs_named
 from datarun.topics import TOPICS, Catalogue
@@ -27,9 +27,9 @@ union all select train_is || ' ' || test_is from intake.fold"""
 
 
 def unnamed(
-    store: LocalBlobs, log: EventLog, connection: Connection, *, catalogue: Catalogue, seconds: float, told: Told
+    store: CollectedBlobs, log: EventLog, connection: Connection, *, catalogue: Catalogue, seconds: float, told: Told
 ) -> list[KeptBlob]:
-    """Return the blobs that are so old and that nothing names; raises LogUnavailable, psycopg2's OperationalError."""
+    """Return the blobs that are so old and that nothing names; raises LogUnavailable, BlobsUnavailable, psycopg2's."""
     oldest = time.time() - seconds
     # In this order: what is claimed or logged after the look at the store is not among the old.
     old = {one.sha256: one for one in store.kept() if one.touched_at < oldest}
@@ -47,8 +47,11 @@ def unnamed(
     return [old[sha256] for sha256 in sorted(old)]
 
 
-def collect(store: LocalBlobs, found: Sequence[KeptBlob], *, seconds: float) -> list[KeptBlob]:
-    """Delete blobs, but for those that somebody has put or asked for since, and return the deleted; raises OSError."""
+def collect(store: CollectedBlobs, found: Sequence[KeptBlob], *, seconds: float) -> list[KeptBlob]:
+    """Delete blobs, but for those that somebody has put or asked for since, and return the deleted.
+
+    Raises OSError or BlobsUnavailable.
+    """
     return [blob for blob in found if store.forget(blob.sha256, untouched_seconds=seconds)]
 
 

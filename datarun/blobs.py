@@ -11,19 +11,23 @@ import re
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from datarun.errors import BlobCorrupt, BlobMissing, BlobsUnavailable, DatarunError
+from datarun.errors import BlobCorrupt, BlobMissing, DatarunError
 from datarun.events import Blob
 from datarun.incoming import Incoming, sweep
+
+if TYPE_CHECKING:
+    from datarun.object_blobs import ObjectBlobs
 
 OCTETS = "application/octet-stream"
 CHUNK_BYTES = 1 << 20
 TOUCH_SECONDS = 3600.0
 """A blob that was not asked for so long is touched when it is."""
+COLLECTED = ("", "file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss", "memory")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -59,20 +63,39 @@ class StreamedBlobs(BlobStore, Protocol):
         ...
 
 
+class CollectedBlobs(StreamedBlobs, Protocol):
+    """Blobs that can be listed and deleted."""
+
+    def kept(self) -> Iterator[KeptBlob]:
+        """Yield every blob; raises BlobsUnavailable."""
+        ...
+
+    def forget(self, sha256: str, *, untouched_seconds: float) -> bool:
+        """Delete a blob that nobody has put or asked for so long; False for another one.
+
+        Raises OSError or BlobsUnavailable.
+        """
+        ...
+
+
 def open_blobs(url: str) -> StreamedBlobs:
     """Open the store a URL names: file:///folder (or a plain path), or an object store."""
+    return _open(url)
+
+
+def open_collected(url: str) -> CollectedBlobs:
+    """Open the store a URL names, to delete from it; raises DatarunError for one that cannot be listed."""
+    scheme = urlsplit(url).scheme
+    if scheme not in COLLECTED:
+        raise DatarunError(f"{url}: blobs are collected of {', '.join(COLLECTED[1:])} alone, where they can be listed")
+    return _open(url)
+
+
+def _open(url: str) -> LocalBlobs | ObjectBlobs:
+    from datarun.object_blobs import ObjectBlobs  # noqa: PLC0415 - it stands on this module
+
     parts = urlsplit(url)
-    if parts.scheme in ("", "file"):
-        return LocalBlobs(Path(parts.path))
-    return ObjectBlobs(url)
-
-
-def open_folder(url: str) -> LocalBlobs:
-    """Open the store a URL names if it is a folder of this machine; raises DatarunError for another one."""
-    store = open_blobs(url)
-    if not isinstance(store, LocalBlobs):
-        raise DatarunError(f"{url} is not a folder: blobs of an object store cannot be collected")
-    return store
+    return LocalBlobs(Path(parts.path)) if parts.scheme in ("", "file") else ObjectBlobs(url)
 
 
 def verified(content: bytes, blob: Blob) -> bytes:
@@ -83,12 +106,13 @@ def verified(content: bytes, blob: Blob) -> bytes:
     return content
 
 
-def _key(sha256: str) -> str:
+def key_of(sha256: str) -> str:
+    """Return where a blob is in its store."""
     return f"{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
 
 class KeptBlob(NamedTuple):
-    """A blob of a folder, and when it was put or asked for the last time (seconds since 1970)."""
+    """A blob of a store, and when it was put or asked for the last time (seconds since 1970)."""
 
     sha256: str
     size: int
@@ -122,7 +146,7 @@ class LocalBlobs:
 
         Who asks may be about to name it: from now on it counts as new again.
         """
-        path = self._folder / _key(sha256)
+        path = self._folder / key_of(sha256)
         try:
             found = path.stat()
             if found.st_mtime < time.time() - TOUCH_SECONDS:
@@ -142,7 +166,7 @@ class LocalBlobs:
 
     def forget(self, sha256: str, *, untouched_seconds: float) -> bool:
         """Delete a blob that nobody has put or asked for so long; False for another one. Raises OSError."""
-        path = self._folder / _key(sha256)
+        path = self._folder / key_of(sha256)
         with suppress(FileNotFoundError):
             if path.stat().st_mtime < time.time() - untouched_seconds:
                 path.unlink()
@@ -152,7 +176,7 @@ class LocalBlobs:
     def read(self, sha256: str, start: int, stop: int) -> Iterator[bytes]:
         """Yield the bytes from start to before stop; raises BlobMissing."""
         try:
-            file = (self._folder / _key(sha256)).open("rb")
+            file = (self._folder / key_of(sha256)).open("rb")
         except FileNotFoundError as error:
             raise BlobMissing(f"blob {sha256} is not in {self._folder}") from error
         with file:
@@ -170,7 +194,7 @@ class LocalBlobs:
 
     def keep(self, incoming: Incoming) -> bool:
         """Store what has come durably under its sha256; False when that was known. Raises OSError."""
-        path = self._folder / _key(incoming.sha256)
+        path = self._folder / key_of(incoming.sha256)
         is_known = self.size(incoming.sha256) == incoming.size
         incoming.sync()
         _make_folder(path.parent)
@@ -181,7 +205,7 @@ class LocalBlobs:
 
     def path(self, blob: Blob) -> Path:
         """Return where a blob's file is."""
-        return self._folder / _key(blob.sha256)
+        return self._folder / key_of(blob.sha256)
 
     @staticmethod
     def _write(path: Path, content: bytes | memoryview) -> None:
@@ -214,74 +238,3 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class ObjectBlobs:
-    """Blobs in an object store; a put is durable when the store has answered."""
-
-    def __init__(self, url: str) -> None:
-        from obstore.exceptions import BaseError  # noqa: PLC0415 - loaded only where an object store is used
-        from obstore.store import from_url  # noqa: PLC0415
-
-        self._url = url
-        try:
-            self._store = from_url(url)
-        except (BaseError, ValueError) as error:
-            raise DatarunError(f"{url} is not the URL of a blob store: {error}") from error
-
-    def put(self, content: bytes | memoryview, *, media_type: str = OCTETS) -> Blob:
-        """Store bytes durably and return what an event may say of them; raises BlobsUnavailable."""
-        from obstore.exceptions import AlreadyExistsError  # noqa: PLC0415
-
-        blob = Blob(sha256=hashlib.sha256(content).hexdigest(), size=len(content), media_type=media_type)
-        with self._answering(), suppress(AlreadyExistsError):
-            self._store.put(_key(blob.sha256), bytes(content), mode="create")
-        return blob
-
-    def get(self, blob: Blob) -> bytes:
-        """Return the bytes of a blob; raises BlobMissing, BlobCorrupt or BlobsUnavailable."""
-        with self._answering():
-            content = bytes(self._store.get(_key(blob.sha256)).bytes())
-        return verified(content, blob)
-
-    def size(self, sha256: str) -> int | None:
-        """Return how many bytes a blob has, None for one that is not there; raises BlobsUnavailable."""
-        try:
-            with self._answering():
-                return self._store.head(_key(sha256))["size"]
-        except BlobMissing:
-            return None
-
-    def read(self, sha256: str, start: int, stop: int) -> Iterator[bytes]:
-        """Yield the bytes from start to before stop; raises BlobMissing or BlobsUnavailable."""
-        if start >= stop:
-            return
-        with self._answering():
-            found = self._store.get(_key(sha256), options={"range": (start, stop)})
-            for chunk in found.stream(min_chunk_size=CHUNK_BYTES):
-                yield bytes(chunk)
-
-    def receive(self) -> Incoming:
-        """Open a place for bytes on their way in, on this machine; raises OSError."""
-        return Incoming(Path(tempfile.gettempdir()))
-
-    def keep(self, incoming: Incoming) -> bool:
-        """Store what has come durably under its sha256; False when that was known. Raises BlobsUnavailable."""
-        if self.size(incoming.sha256) == incoming.size:
-            return False
-        incoming.sync()
-        with self._answering():
-            # Piece by piece where it is large; it replaces at most its equal.
-            self._store.put(_key(incoming.sha256), incoming.path)
-        return True
-
-    @contextmanager
-    def _answering(self) -> Iterator[None]:
-        from obstore.exceptions import BaseError  # noqa: PLC0415
-
-        try:
-            yield
-        except FileNotFoundError as error:
-            raise BlobMissing(f"a blob is not in {self._url}: {error}") from error
-        except BaseError as error:
-            raise BlobsUnavailable(f"the store at {self._url} does not answer: {error}") from error

@@ -55,7 +55,7 @@ DATA_REQUESTS = Topic(
     "raw_data_id",
     (events.SplitRequested,),
     ("gateway", "producer", "reaper", "runner"),
-    ("runner", "projector", "verifier"),
+    ("runner", "projector", "gateway", "verifier"),
     partitions=1,
 )
 DATA_EVENTS = Topic(
@@ -64,7 +64,7 @@ DATA_EVENTS = Topic(
     "raw_data_id",
     (events.DataUploaded, events.DataSplit, events.SplitFailed),
     ("gateway", "producer", "runner"),
-    ("projector", "producer"),
+    ("projector", "gateway", "producer"),
 )
 FOLD_REQUESTS_HIGH = Topic(
     "fold-requests.high",
@@ -72,7 +72,7 @@ FOLD_REQUESTS_HIGH = Topic(
     "fold_id",
     (FoldRequested,),
     ("gateway", "producer", "reaper", "runner"),
-    ("runner", "projector", "verifier"),
+    ("runner", "projector", "gateway", "verifier"),
     partitions=1,
 )
 FOLD_REQUESTS_LOW = Topic(
@@ -81,7 +81,7 @@ FOLD_REQUESTS_LOW = Topic(
     "fold_id",
     (FoldRequested,),
     ("gateway", "producer", "reaper", "runner"),
-    ("runner", "projector", "verifier"),
+    ("runner", "projector", "gateway", "verifier"),
     partitions=1,
 )
 FOLD_EVENTS = Topic(
@@ -100,7 +100,7 @@ FOLD_EVENTS = Topic(
         events.PredictionsFetched,
     ),
     ("runner", "reaper", "gateway", "verifier"),
-    ("projector", "verifier"),
+    ("projector", "gateway", "verifier"),
 )
 FOLD_CONTROL = Topic(
     "fold-control",
@@ -134,7 +134,7 @@ DEAD_LETTERS = Topic(
     Kind.EVENTS,
     "the refused record's",
     (),
-    ("runner", "people"),
+    ("runner", "gateway", "people"),
     ("people",),
     partitions=1,
 )

@@ -16,10 +16,12 @@ from pathlib import Path
 import pytest
 
 from datarun.cli.environment import cache_folder, trust_system_certificates
-from datarun.stack.kafka import local_kafka
+from datarun.stack.kafka import Kafka, local_kafka
+from datarun.stack.ports import free_ports
 from datarun.stack.postgres import Postgres, local_postgres
 from datarun.stack.prepare import ensure_kafka
 from datarun.stack.process import Command, open_log, tail
+from tests.tls import SecureListener, add_listener, add_user, ensure_certificate
 
 READY_SECONDS = 60
 
@@ -39,14 +41,29 @@ def servers() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def kafka(cache: Path, servers: Path) -> Iterator[str]:
-    """Run the session's one real broker; give every test's topics a `topic_prefix`."""
+def broker(cache: Path, servers: Path) -> Iterator[tuple[Kafka, SecureListener]]:
+    """Run the session's one real broker, with a listener that asks for no proof and one that does."""
     program, template = ensure_kafka(cache)
-    broker = local_kafka(program, servers / "kafka")
-    broker.folder.mkdir()
-    broker.prepare(template)
-    with _running(broker.command(), servers / "kafka.log", broker.is_ready, signal.SIGTERM):
-        yield broker.bootstrap
+    found = local_kafka(program, servers / "kafka")
+    found.folder.mkdir()
+    found.prepare(template)
+    listener = SecureListener(free_ports(1)[0], ensure_certificate(program.java, cache) / "ca.pem")
+    add_listener(found, listener)
+    with _running(found.command(), servers / "kafka.log", found.is_ready, signal.SIGTERM):
+        yield found, listener
+
+
+@pytest.fixture(scope="session")
+def kafka(broker: tuple[Kafka, SecureListener]) -> str:
+    """Return where the session's one broker is; give every test's topics a `topic_prefix`."""
+    return broker[0].bootstrap
+
+
+@pytest.fixture(scope="session")
+def secure_kafka(broker: tuple[Kafka, SecureListener]) -> SecureListener:
+    """Return the same broker's listener that asks for TLS and a password."""
+    add_user(broker[0].bootstrap)
+    return broker[1]
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,11 @@ def pretend_projected(postgres_url: str, prefix: str) -> None:
         )
 
 
+def pretend_at_work(postgres_url: str, prefix: str) -> None:
+    """Let a database be one that was at work before, so that a gateway on it does not wait for a broker."""
+    query(postgres_url, "insert into intake.claim_offset values (%s, 0, 0)", f"{prefix}data-requests")
+
+
 def read_log(kafka: str, prefix: str) -> list[StoredRecord]:
     """Return every record of an installation's topics."""
     log = KafkaLog(kafka)

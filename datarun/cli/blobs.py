@@ -31,7 +31,7 @@ def gc(
     from contextlib import closing
 
     from datarun.blob_collection import collect, unnamed
-    from datarun.blobs import open_folder
+    from datarun.blobs import open_collected
     from datarun.cli.bars import bar
     from datarun.cli.servers import database_errors
     from datarun.db import connect
@@ -40,7 +40,7 @@ def gc(
 
     servers = {"kafka": kafka, "postgres_url": postgres, "blobs": blobs, "topic_prefix": topic_prefix}
     settings = load_settings(folder, **servers)
-    store = open_folder(settings.blobs)
+    store = open_collected(settings.blobs)
     with (
         database_errors(),
         closing(connect(settings.postgres, application="datarun-blobs")) as connection,

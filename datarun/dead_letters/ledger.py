@@ -1,4 +1,4 @@
-"""What the topic of dead letters says: the runners' letters and what people decided, read on from where it was."""
+"""The topic of dead letters: letters of runners and gateways, and what people decided, read on from where it was."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from datarun.dead_letters.letters import (
     DECISION,
     DETAIL,
     DROPPED,
+    FOUND_BY,
+    GATEWAY,
     NOTE,
     POSITION,
     REASON,
@@ -37,7 +39,7 @@ LONGEST_CHARACTERS = 2000
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The letters that runners wrote and the decisions about any, by the position of the refused record."""
+    """The letters of runners and gateways, and decisions about any, by the position of the refused record."""
 
     letters: Mapping[Position, DeadLetter]
     decisions: Mapping[Position, Decision]
@@ -49,7 +51,7 @@ class Known:
         return [position for position, decision in self.decisions.items() if not kinds or decision.kind in kinds]
 
     def open(self) -> list[Position]:
-        """Return what runners have found and nobody has dealt with."""
+        """Return what they have found and nobody has dealt with."""
         return [position for position in self.letters if position not in self.decisions]
 
 
@@ -93,7 +95,7 @@ class Ledger:
             if self._has_room(position, self._decisions):
                 self._decisions[position] = _decision(record, kind)
         elif self._has_room(position, self._letters):
-            self._letters.setdefault(position, _of_runner(record, position))
+            self._letters[position] = _copied(record, position, self._letters.get(position))
 
     def _has_room(self, position: Position, kept: Mapping[Position, object]) -> bool:
         has_room = self._most is None or position in kept or len(kept) < self._most
@@ -102,13 +104,14 @@ class Ledger:
 
 
 def merged(letter: DeadLetter, known: Known) -> DeadLetter:
-    """Return a letter of the projector with what runners and people said of it."""
-    found_by = (*letter.found_by, RUNNER) if letter.position in known.letters else letter.found_by
+    """Return a letter of the projector with what runners, gateways and people said of it."""
+    copied = known.letters.get(letter.position)
+    found_by = letter.found_by if copied is None else (*letter.found_by, *copied.found_by)
     return replace(letter, found_by=found_by, decision=known.decisions.get(letter.position))
 
 
 def read_letters(log: EventLog, cursor: Cursor | None, *, catalogue: Catalogue) -> list[DeadLetter]:
-    """Return every dead letter by its position, with what was decided; without a database the runners' alone.
+    """Return every dead letter by its position, with what was decided; without a database the copies alone.
 
     Raises LogUnavailable, psycopg2's OperationalError.
     """
@@ -135,12 +138,15 @@ def _decision(record: StoredRecord, kind: str) -> Decision:
     return Decision(kind if kind in (RETRIED, DROPPED) else "unknown", by, moment(record.timestamp_ms), note)
 
 
-def _of_runner(record: StoredRecord, position: Position) -> DeadLetter:
+def _copied(record: StoredRecord, position: Position, known: DeadLetter | None) -> DeadLetter:
+    found_by = GATEWAY if header(record.headers, FOUND_BY) == GATEWAY else RUNNER
+    if known is not None:
+        return known if found_by in known.found_by else replace(known, found_by=(*known.found_by, found_by))
     return DeadLetter(
         position,
         reason=_text(record.headers, REASON),
         detail=_text(record.headers, DETAIL),
-        found_by=(RUNNER,),
+        found_by=(found_by,),
         wire_type=_text(record.headers, "ce_type"),
         key=(record.key or b"").decode("utf-8", "replace")[:LONGEST_CHARACTERS],
         size=len(record.value or b""),

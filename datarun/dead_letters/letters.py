@@ -1,6 +1,6 @@
-"""What is dead: the projector's letters are rows beside its offsets, the runners' are copies in a topic.
+"""What is dead: the projector's letters are rows beside its offsets, those of runners and gateways copies in a topic.
 
-Both name the refused record by where it stands in the log, which still has it. What people decided is in that topic
+All name the refused record by where it stands in the log, which still has it. What people decided is in that topic
 too, so that a read model made anew has forgotten nothing.
 """
 
@@ -13,12 +13,17 @@ from datetime import datetime
 from psycopg2.extensions import cursor as Cursor
 
 from datarun.errors import DatarunError
-from datarun.log import Position, Record
+from datarun.log import Position, Record, StoredRecord
 from datarun.topics import DEAD_LETTERS, Catalogue
 
-RUNNER, PROJECTOR = "runner", "projector"
+RUNNER, PROJECTOR, GATEWAY = "runner", "projector", "gateway"
 RETRIED, DROPPED = "retried", "dropped"
 REASON, DETAIL, POSITION = "datarun-reason", "datarun-detail", "datarun-position"
+FOUND_BY = "datarun-found-by"
+"""Not said by runners."""
+CUT_FROM = "datarun-cut-from"
+LETTER_BYTES = 900_000
+"""With what is added to its headers a letter must not be larger than a record may be."""
 DECISION, DECIDED_BY, NOTE = "datarun-decision", "datarun-decided-by", "datarun-note"
 _FROM_TABLE = """
 select topic, partition, "offset", reason, detail, key, length(value), headers
@@ -59,6 +64,18 @@ def decision_record(position: Position, kind: str, *, by: str, note: str, catalo
     about = text_of(position).encode()
     headers = ((DECISION, kind.encode()), (POSITION, about), (DECIDED_BY, by.encode()), (NOTE, note.encode()))
     return Record(catalogue.full_name(DEAD_LETTERS), about, b"{}", headers)
+
+
+def letter_record(record: StoredRecord, *, reason: str, detail: str, found_by: str, catalogue: Catalogue) -> Record:
+    """Return the record that keeps a refused one, with the reason and where it stands."""
+    headers = [(name, value) for name, value in record.headers if value is not None]
+    about = text_of(record.position)
+    for name, text in ((REASON, reason), (DETAIL, detail), (POSITION, about), (FOUND_BY, found_by)):
+        headers.append((name, text.encode("utf-8", "replace")))
+    value = record.value or b""
+    if len(value) > LETTER_BYTES:
+        headers.append((CUT_FROM, str(len(value)).encode()))
+    return Record(catalogue.full_name(DEAD_LETTERS), record.key or b"", value[:LETTER_BYTES], tuple(headers))
 
 
 def text_of(position: Position) -> str:

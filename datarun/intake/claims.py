@@ -19,6 +19,9 @@ from datarun.intake.outbox import Entry, Queued, add
 SPECIFIC = "specific.py"
 UNKNOWN_DIGEST = ""
 """Of requests from before events named it, or from producers that are no gateway."""
+PRODUCERS_NUMBERS = 1_000_000_000
+"""From here on datasets are numbered by producers, below by the gateways."""
+_TRIES = 10
 
 DATASET_LOCK, SUBMISSION_LOCK, FOLD_LOCK = 1_885_001, 1_885_002, 1_885_003
 
@@ -120,6 +123,19 @@ with asked (fold_id, submission_id, raw_data_id) as (
     values (%(fold_id)s::integer, %(submission_id)s::integer, %(raw_data_id)s::integer))
 select {FOLD_CONTEXT}"""
 
+_NEW_DATASET = """
+insert into intake.dataset (raw_data_id, name, target_column, workflow_elements, files, rows, uploaded_by)
+select nextval('intake.dataset_id'), %(name)s, %(target)s, %(elements)s, %(files)s, %(rows)s, %(by)s
+where not exists (select 1 from intake.dataset where name = %(name)s)
+on conflict do nothing
+returning raw_data_id"""
+_NEXT_FREE_NUMBER = """
+select setval('intake.dataset_id', (
+    select min(taken.raw_data_id) from intake.dataset taken
+    where taken.raw_data_id >= ids.last_value and not exists (
+        select from intake.dataset following where following.raw_data_id = taken.raw_data_id::bigint + 1)))
+from intake.dataset_id ids"""
+
 _DATASET = f"""
 select {_DATASET_COLUMNS}
 from intake.dataset d left join rm.dataset r on r.raw_data_id = d.raw_data_id
@@ -134,24 +150,24 @@ def dataset_name_taken(cursor: Cursor, name: str) -> bool:
 
 def claim_dataset(cursor: Cursor, manifest: Dataset, *, rows: int | None, uploaded_by: str) -> int | None:
     """Claim a name and return the dataset's new id, or None if somebody has the name; `raw_data_id` is not read."""
-    cursor.execute(
-        """
-        insert into intake.dataset (raw_data_id, name, target_column, workflow_elements, files, rows, uploaded_by)
-        select nextval('intake.dataset_id'), %(name)s, %(target)s, %(elements)s, %(files)s, %(rows)s, %(by)s
-        where not exists (select 1 from intake.dataset where name = %(name)s)
-        on conflict (name) do nothing
-        returning raw_data_id""",
-        {
-            "name": manifest.name,
-            "target": manifest.target_column,
-            "elements": manifest.workflow_elements,
-            "files": _files_json(manifest.files),
-            "rows": rows,
-            "by": uploaded_by,
-        },
-    )
-    row = cursor.fetchone()
-    return int(row[0]) if row else None
+    told = {
+        "name": manifest.name,
+        "target": manifest.target_column,
+        "elements": manifest.workflow_elements,
+        "files": _files_json(manifest.files),
+        "rows": rows,
+        "by": uploaded_by,
+    }
+    for _ in range(_TRIES):
+        cursor.execute(_NEW_DATASET, told)
+        row = cursor.fetchone()
+        if row:
+            return int(row[0])
+        if dataset_name_taken(cursor, manifest.name):
+            return None
+        # A producer has taken the next number.
+        cursor.execute(_NEXT_FREE_NUMBER)
+    raise RuntimeError("no number is free for a dataset")
 
 
 def read_dataset(cursor: Cursor, raw_data_id: int) -> DatasetClaim | None:
@@ -178,7 +194,9 @@ def record_split(
 ) -> Queued:
     """Record the split asked for, and its event."""
     cursor.execute(
-        "update intake.dataset set split_attempt = %s, split_request = %s, split_task_id = %s where raw_data_id = %s",
+        """
+        update intake.dataset set split_attempt = %s, split_request = %s, split_task_id = %s, split_by_producer = false
+        where raw_data_id = %s""",
         (attempt, Json(request), task_id, raw_data_id),
     )
     return add(cursor, [entry])[0]
@@ -224,7 +242,7 @@ def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
         values (%s, %s, %s, %s, %s, %s)
         on conflict (submission_id) do update set
             version = excluded.version, files = excluded.files, files_digest = excluded.files_digest,
-            accepted_at = excluded.accepted_at""",
+            accepted_at = excluded.accepted_at, by_producer = excluded.by_producer""",
         (
             submission.submission_id,
             submission.raw_data_id,

@@ -48,7 +48,7 @@ on conflict (fold_id) do update set
     submission_version = excluded.submission_version, raw_data_id = excluded.raw_data_id,
     priority = excluded.priority, train_is = excluded.train_is, test_is = excluded.test_is,
     task_id = excluded.task_id, request_digest = excluded.request_digest,
-    requested_by = excluded.requested_by, accepted_at = excluded.accepted_at"""
+    requested_by = excluded.requested_by, accepted_at = excluded.accepted_at, by_producer = excluded.by_producer"""
 
 
 class Asked(NamedTuple):

@@ -1,6 +1,8 @@
 """What the log says of the claims: pure, from records to rows of the write side's tables.
 
-A claim only grows, so rows are brought in like those of the read model: whatever is read twice changes nothing.
+A claim only grows, so rows are brought in like those of the read model: whatever is read twice changes nothing. Where
+two say otherwise of the same attempt, version, number or name, a gateway's stands before a producer's, because a
+gateway makes none that it knows to be taken, and of producers' the earlier one by the broker's clock.
 """
 
 from __future__ import annotations
@@ -8,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-from datarun.envelope import check_route, decode
+from datarun.envelope import check_route, decode, header
 from datarun.errors import Rejected
 from datarun.events import DataUploaded, Event, FoldCancelled, FoldRequested, SplitRequested
 from datarun.intake.claims import UNKNOWN_DIGEST, blob_name, files_digest
@@ -20,6 +22,30 @@ from datarun.topics import Catalogue
 
 Row = dict[str, Any]
 K = TypeVar("K", bound=Hashable)
+
+GATEWAYS = "datarun/gateway/"
+"""How the sources of gateways' events begin."""
+
+
+class Told(NamedTuple):
+    """What a producer that is no gateway wrote."""
+
+    record: StoredRecord
+    event: DataUploaded | SplitRequested | FoldRequested
+
+
+class Owner(NamedTuple):
+    """Who asked first for a version of a submission; the least of several is whose the submission is."""
+
+    version: int
+    by_producer: bool
+    at: datetime
+    name: str
+
+    def joined(self, other: Owner) -> Owner:
+        """Return what two say who asked for the same."""
+        first = self if self.at <= other.at else other
+        return first._replace(by_producer=self.by_producer and other.by_producer)
 
 
 @dataclass(slots=True)
@@ -31,8 +57,22 @@ class History:
     submissions: dict[int, Row] = field(default_factory=dict)
     folds: dict[int, Row] = field(default_factory=dict)
     cancellations: dict[tuple[int, int], Row] = field(default_factory=dict)
-    owners: dict[int, tuple[int, datetime, str]] = field(default_factory=dict)
-    """Of submissions: the first version that was asked for, when and by whom."""
+    owners: dict[tuple[int, str], Owner] = field(default_factory=dict)
+    """By submission and content."""
+    told: list[Told] = field(default_factory=list)
+    """What did not come by a gateway."""
+
+    def take(self, other: History) -> None:
+        """Take in another stretch's names of datasets and owners of submissions, which only the whole decides."""
+        for key, row in other.datasets.items():
+            _keep(self.datasets, key, row)
+        for which, owner in other.owners.items():
+            self.own(which, owner)
+
+    def own(self, which: tuple[int, str], owner: Owner) -> None:
+        """Note who asked for a submission's content."""
+        known = self.owners.get(which)
+        self.owners[which] = owner if known is None else known.joined(owner)
 
 
 def read_history(records: Iterable[StoredRecord], *, catalogue: Catalogue) -> History:
@@ -46,7 +86,10 @@ def read_history(records: Iterable[StoredRecord], *, catalogue: Catalogue) -> Hi
             check_route(event, record, catalogue=catalogue)
         except Rejected:
             continue
-        _TAKERS[type(event)](history, event, moment(record.timestamp_ms))
+        by_producer = not (header(record.headers, "ce_source") or "").startswith(GATEWAYS)
+        _TAKERS[type(event)](history, event, {"by_producer": by_producer, "accepted_at": moment(record.timestamp_ms)})
+        if by_producer and isinstance(event, (DataUploaded, SplitRequested, FoldRequested)):
+            history.told.append(Told(record, event))
     return history
 
 
@@ -56,7 +99,7 @@ def _is_claim(record: StoredRecord) -> bool:
     return wire_type is not None and wire_type.startswith(_CLAIMS)
 
 
-def _upload(history: History, event: DataUploaded, at: datetime) -> None:
+def _upload(history: History, event: DataUploaded, stamp: Row) -> None:
     row = {
         "raw_data_id": event.raw_data_id,
         "name": event.name,
@@ -65,33 +108,36 @@ def _upload(history: History, event: DataUploaded, at: datetime) -> None:
         "files": [file.model_dump(mode="json") for file in event.files],
         "rows": event.rows,
         "uploaded_by": event.uploaded_by,
-        "accepted_at": at,
+        **stamp,
     }
-    history.datasets.setdefault(event.raw_data_id, row)
+    _keep(history.datasets, event.raw_data_id, row)
 
 
-def _split(history: History, event: SplitRequested, _at: datetime) -> None:
+def _split(history: History, event: SplitRequested, stamp: Row) -> None:
     row = {
         "raw_data_id": event.raw_data_id,
         "split_attempt": event.attempt,
         "split_request": event.plan.model_dump(),
         "split_task_id": event.task_id,
+        "split_by_producer": stamp["by_producer"],
+        **stamp,
     }
     _keep(history.splits, event.raw_data_id, row, by="split_attempt")
 
 
-def _fold(history: History, event: FoldRequested, at: datetime) -> None:
+def _fold(history: History, event: FoldRequested, stamp: Row) -> None:
     submission = {
         "submission_id": event.submission_id,
         "raw_data_id": event.dataset.raw_data_id,
         "version": event.submission_version,
         "files": [file.model_dump(mode="json") for file in event.files],
         "files_digest": files_digest(event.files),
-        "accepted_at": at,
+        **stamp,
     }
     _keep(history.submissions, event.submission_id, submission, by="version")
-    told = (event.submission_version, at, event.requested_by)
-    history.owners[event.submission_id] = min(told, history.owners.get(event.submission_id, told))
+    owner = Owner(event.submission_version, stamp["by_producer"], stamp["accepted_at"], event.requested_by)
+    content = f"{event.submission_version} {submission['files_digest']} {event.dataset.raw_data_id}"
+    history.own((event.submission_id, content), owner)
     row = {
         "fold_id": event.fold_id,
         "attempt": event.attempt,
@@ -104,23 +150,23 @@ def _fold(history: History, event: FoldRequested, at: datetime) -> None:
         "task_id": event.task_id,
         "request_digest": event.request_digest or UNKNOWN_DIGEST,
         "requested_by": event.requested_by,
-        "accepted_at": at,
+        **stamp,
     }
     _keep(history.folds, event.fold_id, row, by="attempt")
 
 
-def _cancel(history: History, event: FoldCancelled, at: datetime) -> None:
+def _cancel(history: History, event: FoldCancelled, stamp: Row) -> None:
     row = {
         "fold_id": event.fold_id,
         "attempt": event.attempt,
         "cancelled_by": event.cancelled_by,
         "reason": event.reason,
-        "cancelled_at": at,
+        "cancelled_at": stamp["accepted_at"],
     }
     history.cancellations.setdefault((event.fold_id, event.attempt), row)
 
 
-_TAKERS: dict[type[Event], Callable[[History, Any, datetime], None]] = {
+_TAKERS: dict[type[Event], Callable[[History, Any, Row], None]] = {
     DataUploaded: _upload,
     SplitRequested: _split,
     FoldRequested: _fold,
@@ -130,8 +176,12 @@ _CLAIMS = tuple(f"datarun.{cls.__name__}.v".encode() for cls in _TAKERS)
 """How their types begin, whatever their version."""
 
 
-def _keep(rows: dict[K, Row], key: K, new: Row, *, by: str) -> None:
-    # Of equals the first stays: later ones are deliveries of the same attempt, or folds of the same version.
+def _keep(rows: dict[K, Row], key: K, new: Row, *, by: str = "") -> None:
     kept = rows.get(key)
-    if kept is None or new[by] > kept[by]:
+    if kept is None or _order(new, by) < _order(kept, by):
         rows[key] = new
+
+
+def _order(row: Row, by: str) -> tuple[Any, ...]:
+    # Of equals the first stays: later ones are deliveries of the same attempt, or folds of the same version.
+    return -row[by] if by else 0, row["by_producer"], row["accepted_at"], row.get("priority")

@@ -8,74 +8,29 @@ webhooks, and the moments of this database's clock; the broker's stand in for th
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 
 from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from datarun.errors import DatarunError
-from datarun.intake.history import History, Row, read_history
+from datarun.intake.following import FOLLOWED, Offsets, move_offsets
+from datarun.intake.history import History, read_history
+from datarun.intake.merging import merge, merge_numbers, merge_owners
 from datarun.intake.outbox import OWNER_LOCK
 from datarun.projection.share import Ground, batches, opened
-from datarun.projection.text import json_text
 from datarun.topics import DATA_EVENTS, DATA_REQUESTS, FOLD_EVENTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW
 
 SOURCES = (DATA_EVENTS, DATA_REQUESTS, FOLD_REQUESTS_HIGH, FOLD_REQUESTS_LOW, FOLD_EVENTS)
 """Where claims are told, those of a dataset before what refers to it."""
 
-_DATASETS = """
-insert into intake.dataset
-    (raw_data_id, name, target_column, workflow_elements, files, rows, uploaded_by, accepted_at)
-select raw_data_id, name, target_column, workflow_elements, files, rows, uploaded_by, accepted_at
-from json_populate_recordset(null::intake.dataset, %s::json)
-on conflict do nothing
-"""
-_SPLITS = """
-update intake.dataset as kept set
-    split_attempt = told.split_attempt, split_request = told.split_request, split_task_id = told.split_task_id
-from json_populate_recordset(null::intake.dataset, %s::json) as told
-where kept.raw_data_id = told.raw_data_id and told.split_attempt > kept.split_attempt
-"""
-_SUBMISSIONS = """
-insert into intake.submission as kept select * from json_populate_recordset(null::intake.submission, %s::json)
-on conflict (submission_id) do update set
-    raw_data_id = excluded.raw_data_id, version = excluded.version, files = excluded.files,
-    files_digest = excluded.files_digest, accepted_at = excluded.accepted_at
-where excluded.version > kept.version
-"""
-_FOLDS = """
-insert into intake.fold as kept select * from json_populate_recordset(null::intake.fold, %s::json)
-on conflict (fold_id) do update set
-    attempt = excluded.attempt, submission_id = excluded.submission_id,
-    submission_version = excluded.submission_version, raw_data_id = excluded.raw_data_id,
-    priority = excluded.priority, train_is = excluded.train_is, test_is = excluded.test_is,
-    task_id = excluded.task_id, request_digest = excluded.request_digest,
-    requested_by = excluded.requested_by, accepted_at = excluded.accepted_at
-where excluded.attempt > kept.attempt
-"""
-_OWNERS = """
-update intake.submission as kept set submitted_by = told.submitted_by
-from json_populate_recordset(null::intake.submission, %s::json) as told
-where kept.submission_id = told.submission_id and kept.submitted_by is null
-"""
-_CANCELLATIONS = """
-insert into intake.cancellation select * from json_populate_recordset(null::intake.cancellation, %s::json)
-on conflict do nothing
-"""
-_IDS = """
-select setval('intake.dataset_id', highest) from (select max(raw_data_id) as highest from intake.dataset) as told
-where highest >= (select last_value from intake.dataset_id)
-"""
 _GATEWAYS = """
 select count(*) from pg_locks
 where locktype = 'advisory' and classid = %s::oid and objsubid = 2 and granted
   and database = (select oid from pg_database where datname = current_database())
 """
-
-
-Owners = dict[int, tuple[int, datetime, str]]
 
 
 class GatewaysRunning(DatarunError):
@@ -99,50 +54,52 @@ def rebuild(ground: Ground, *, progress: Callable[[int, int], None]) -> Recovere
 
     It may be interrupted and run again. Raises GatewaysRunning, LogUnavailable, and psycopg2's OperationalError.
     """
+    _check_alone(ground)
+    return recover(ground, progress=progress)
+
+
+def recover(ground: Ground, *, progress: Callable[[int, int], None]) -> Recovered:
+    """Do the same for a caller that lets no gateway decide meanwhile."""
     started, done = time.monotonic(), 0
     with opened(ground) as (event_log, connection):
-        _check_alone(connection)
         # A dataset's rows come before the splits of it: partition by partition nothing is said of other topics.
         ends = [event_log.end_offsets([ground.catalogue.full_name(topic)]) for topic in SOURCES]
         total = sum(sum(end.values()) for end in ends)
-        owners: Owners = {}
-        for end in ends:
+        whole = History()
+        for topic, end in zip(SOURCES, ends, strict=True):
             for batch in batches(event_log, dict.fromkeys(end, 0), end):
                 history = read_history(batch, catalogue=ground.catalogue)
-                _write(connection, history)
-                owners |= {key: min(told, owners.get(key, told)) for key, told in history.owners.items()}
+                whole.take(history)
+                if topic is not DATA_EVENTS:
+                    _write(connection, replace(history, datasets={}))
                 done += len(batch)
                 progress(done, total)
-        return Recovered(done, time.monotonic() - started, *_finish(connection, owners))
+            if topic is DATA_EVENTS:
+                # Who has a name first is known when all of them are.
+                _write(connection, History(datasets=whole.datasets))
+        return Recovered(done, time.monotonic() - started, *_finish(connection, whole, ends))
 
 
-def _check_alone(connection: Connection) -> None:
-    with connection, connection.cursor() as cursor:
+def _check_alone(ground: Ground) -> None:
+    with closing(ground.open_database()) as connection, connection.cursor() as cursor:
         cursor.execute(_GATEWAYS, (OWNER_LOCK,))
         if cursor.fetchone() != (0,):
             raise GatewaysRunning
 
 
 def _write(connection: Connection, history: History) -> None:
-    parts: list[tuple[str, list[Row]]] = [
-        (_DATASETS, list(history.datasets.values())),
-        (_SPLITS, list(history.splits.values())),
-        (_SUBMISSIONS, list(history.submissions.values())),
-        (_FOLDS, list(history.folds.values())),
-        (_CANCELLATIONS, list(history.cancellations.values())),
-    ]
     with connection, connection.cursor() as cursor:
-        for statement, rows in parts:
-            if rows:
-                cursor.execute(statement, (json_text(rows),))
+        merge(cursor, history)
 
 
-def _finish(connection: Connection, owners: Owners) -> list[int]:
-    """Say whose submissions are, let new datasets get ids after the known ones, and count."""
-    rows = [{"submission_id": key, "submitted_by": name} for key, (_, _, name) in owners.items()]
+def _finish(connection: Connection, whole: History, ends: Sequence[Offsets]) -> list[int]:
+    """Say whose submissions are, let datasets get numbers after the known ones, let gateways read on; count."""
     with connection, connection.cursor() as cursor:
-        cursor.execute(_OWNERS, (json_text(rows),))
-        cursor.execute(_IDS)
+        merge_owners(cursor, whole)
+        merge_numbers(cursor)
+        for topic, end in zip(SOURCES, ends, strict=True):
+            if topic in FOLLOWED:
+                move_offsets(cursor, end)
         return [_count(cursor, table) for table in ("dataset", "submission", "fold", "cancellation")]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Float,
@@ -23,6 +24,11 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 SCHEMA = "intake"
 metadata = MetaData(schema=SCHEMA)
+
+
+def _by_producer(name: str = "by_producer") -> Column[object]:
+    """Return a column that tells whether a claim came by the log alone, not by a gateway."""
+    return Column(name, Boolean, nullable=False, server_default="false")
 
 
 def _moment(name: str) -> Column[object]:
@@ -72,6 +78,8 @@ dataset = Table(
     Column("split_attempt", Integer, nullable=False, server_default="0"),
     Column("split_request", JSONB),
     Column("split_task_id", Text),
+    _by_producer(),
+    _by_producer("split_by_producer"),
     UniqueConstraint("name", name="dataset_name"),
 )
 
@@ -86,6 +94,7 @@ submission = Table(
     _moment("accepted_at"),
     # Who sent its first version; whoever forces it later, it stays theirs
     Column("submitted_by", Text),
+    _by_producer(),
 )
 
 Index("submission_owner", submission.c.submitted_by)
@@ -105,6 +114,7 @@ fold = Table(
     Column("request_digest", Text, nullable=False),
     Column("requested_by", Text, nullable=False),
     _moment("accepted_at"),
+    _by_producer(),
 )
 """A fold's newest accepted attempt; blobs are named by `sha256:size`."""
 
@@ -251,3 +261,12 @@ office = Table(
     Column("leased_until", DateTime(timezone=True), nullable=False),
 )
 """What one gateway does for all."""
+
+claim_offset = Table(
+    "claim_offset",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("partition", Integer, primary_key=True, autoincrement=False),
+    Column("next_offset", BigInteger, nullable=False),
+)
+"""How far the log has been read for claims that did not come by a gateway."""

@@ -22,6 +22,8 @@ from datarun.log.brokers import Brokers, client_config
 READ_BATCH = 2000
 CLOSE_SECONDS = 10.0
 ASK_SECONDS = 10.0
+_OUTDATED = (KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH)
+"""What is answered to who believes in a leader that is no more."""
 
 
 def producer_config(brokers: Brokers | str, *, delivery_timeout_seconds: float = 30.0) -> dict[str, Any]:
@@ -51,7 +53,7 @@ class KafkaLog:
         # A share fetch takes whole batches, so a queue's records travel one a batch.
         # With five under way, all that idempotence allows, librdkafka's thread spins while others wait; with four not.
         self._queues = Producer({**config, "batch.num.messages": 1, "max.in.flight": 4})
-        self._admin = AdminClient({**client_config(brokers), "log_level": 2, "reconnect.backoff.max.ms": 1000})
+        self._admin = self._asking()
         self._counts: dict[str, int] = {}
         self._closing = threading.Event()
         self._pollers = [
@@ -114,26 +116,37 @@ class KafkaLog:
     def _offsets(self, topics: Sequence[str], spec: OffsetSpec) -> dict[TopicPartition, int]:
         try:
             wanted = [KafkaTopicPartition(topic, n) for topic in topics for n in range(self._partitions_of(topic))]
-            asked: Any = dict.fromkeys(wanted, spec)
-            answers = (
-                self._admin.list_offsets(
-                    asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ASK_SECONDS
-                )
-                if asked
-                else {}
-            )
-            return {TopicPartition(tp.topic, tp.partition): found.result().offset for tp, found in answers.items()}
         except KafkaException as error:
             raise LogUnavailable(str(error)) from error
+        found = self._found(dict.fromkeys(wanted, spec), isolation_level=IsolationLevel.READ_COMMITTED)
+        return {TopicPartition(tp.topic, tp.partition): offset for tp, offset in found.items()}
+
+    def _asking(self) -> AdminClient:
+        return AdminClient({**client_config(self._brokers), "log_level": 2, "reconnect.backoff.max.ms": 1000})
+
+    def _found(self, asked: Any, **options: Any) -> dict[KafkaTopicPartition, int]:
+        if not asked:
+            return {}
+        try:
+            try:
+                return self._list_offsets(asked, options)
+            except KafkaException as error:
+                if error.args[0].code() not in _OUTDATED:
+                    raise
+            # After a change of leaders a client asks in the old one's name for minutes; a new one knows the present.
+            self._admin = self._asking()
+            return self._list_offsets(asked, options)
+        except KafkaException as error:
+            raise LogUnavailable(str(error)) from error
+
+    def _list_offsets(self, asked: Any, options: Any) -> dict[KafkaTopicPartition, int]:
+        answers = self._admin.list_offsets(asked, request_timeout=ASK_SECONDS, **options)
+        return {tp: answer.result().offset for tp, answer in answers.items()}
 
     def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
         """Return the offset of the first record that is not older, or of the end; raises LogUnavailable."""
         wanted = KafkaTopicPartition(*partition)
-        try:
-            spec: Any = {wanted: OffsetSpec.for_timestamp(timestamp_ms)}
-            found: int = self._admin.list_offsets(spec, request_timeout=ASK_SECONDS)[wanted].result().offset
-        except KafkaException as error:
-            raise LogUnavailable(str(error)) from error
+        found = self._found({wanted: OffsetSpec.for_timestamp(timestamp_ms)})[wanted]
         return found if found >= 0 else self.end_offsets([partition.topic])[partition]
 
     def _partitions_of(self, topic: str) -> int:

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -19,13 +20,18 @@ import uvloop
 from aiohttp import web
 
 from datarun import notify
+from datarun.db import connect
 from datarun.errors import DatarunError
+from datarun.log.admin import probe
 from datarun.log.kafka import KafkaLog
 from datarun.log.vigil import watch_topics
+from datarun.projection.share import Ground
 from datarun.settings import DEFAULT_DIR, Settings, load_settings
 from datarun.telemetry import configure_logging
 from services.ingest.app import make_app
+from services.ingest.catching_up import CatchUp
 from services.ingest.guard import GUARD, Guard
+from services.ingest.health import PROBE_SECONDS
 
 LOG_CLOSE_SECONDS = 3.0
 REQUESTS_END_SECONDS = 3.0
@@ -39,9 +45,18 @@ log = structlog.get_logger(__name__)
 async def serve(settings: Settings, event_log: KafkaLog, *, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
     stop = asyncio.Event()
+    answers = partial(probe, settings.brokers, PROBE_SECONDS)
+    catching_up = CatchUp(_ground(settings), settings.postgres, answers=answers)
+
+    def end() -> None:
+        stop.set()
+        catching_up.stop()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    app = make_app(settings, event_log)
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    catching_up.start()
+    await asyncio.to_thread(catching_up.look)
+    app = make_app(settings, event_log, may_claim=lambda: catching_up.is_done)
     # Content encodings are undone where their size is watched.
     runner = web.AppRunner(
         app,
@@ -61,6 +76,15 @@ async def serve(settings: Settings, event_log: KafkaLog, *, host: str, port: int
     log.info("gateway.stopping")
     server.close()
     await runner.cleanup()
+
+
+def _ground(settings: Settings) -> Ground:
+    return Ground(
+        partial(KafkaLog, settings.brokers),
+        partial(connect, settings.postgres, application="datarun-gateway-claims"),
+        settings.catalogue,
+        schema="intake",
+    )
 
 
 async def _listen(runner: web.AppRunner, guard: Guard, *, host: str, port: int) -> asyncio.Server:

@@ -24,6 +24,7 @@ from services.ingest.arrays import Arrays
 from services.ingest.auth import Doorkeeper
 from services.ingest.bodies import BUFFERED, Buffered
 from services.ingest.database import ANSWER_SECONDS, Database
+from services.ingest.following import Follower
 from services.ingest.gateway import ACCOUNT, GATEWAY, Gateway
 from services.ingest.gathering import Gathering
 from services.ingest.guard import GUARD, Guard, SlowBody, watch, watching
@@ -40,13 +41,20 @@ COMPUTING_THREADS = 4
 HASHING_THREADS = 2
 STOP_SECONDS = 2.0
 
+READING = ("GET", "HEAD")
+MAY_CLAIM: web.AppKey[Callable[[], bool]] = web.AppKey("may_claim")
+
 log = structlog.get_logger(__name__)
 
 
-def make_app(settings: Settings, event_log: EventLog) -> web.Application:
-    """Return the service; nothing is opened before it starts, and it starts whatever is away."""
+def make_app(settings: Settings, event_log: EventLog, *, may_claim: Callable[[], bool]) -> web.Application:
+    """Return the service; nothing is opened before it starts, and it starts whatever is away.
+
+    While `may_claim` says no, nothing is recorded.
+    """
     app = web.Application(middlewares=[metrics.observe, watch, answer_refusals, admit])
     app[GUARD] = Guard()
+    app[MAY_CLAIM] = may_claim
     app[BUFFERED] = Buffered()
     app.cleanup_ctx.append(watching)
     app[metrics.METRICS] = metrics.Metrics()
@@ -143,6 +151,8 @@ async def admit(request: web.Request, handler: Handler) -> web.StreamResponse:
         )
         if account.role not in admitted:
             raise forbidden()
+        if request.method not in READING and not request.app[MAY_CLAIM]():
+            raise DatabaseUnavailable("the claims of the log are not read yet")
     return await handler(request)
 
 
@@ -185,11 +195,14 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             background=set(),
         )
         app[GATEWAY] = gateway
+        follower = Follower(event_log, settings.postgres, catalogue=settings.catalogue, may_begin=app[MAY_CLAIM])
         projected.start()
         relay.start()
+        follower.start()
         yield
         if gateway.background:
             await asyncio.wait(gateway.background, timeout=STOP_SECONDS)
+        follower.stop()
         await relay.stop()
         await projected.stop()
         gateway.log_end.close()

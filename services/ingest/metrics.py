@@ -20,13 +20,14 @@ from psycopg2.extensions import cursor as Cursor
 from datarun.dead_letters.ledger import Known
 from datarun.errors import DatabaseUnavailable, LogUnavailable
 from datarun.intake import webhooks
+from datarun.intake.following import read_offsets
 from datarun.lifecycle import State
 from datarun.log import TopicPartition
 from datarun.readmodel import counts
 from datarun.readmodel.counts import Depth, Fleet
 from datarun.readmodel.dead_letters import count_open
 from datarun.readmodel.queries import projected_offsets
-from datarun.topics import FOLD_EVENTS, PROJECTED, QUEUES
+from datarun.topics import FOLD_EVENTS, PROJECTED, QUEUES, Catalogue
 from services.ingest.gateway import GATEWAY, Gateway
 from services.ingest.letters import LETTERS, Letters
 
@@ -54,6 +55,7 @@ class Snapshot:
     projected: Mapping[TopicPartition, int]
     webhooks: Mapping[str, int]
     webhook_places: Sequence[Sequence[int]]
+    followed: Mapping[TopicPartition, int]
 
 
 @dataclass(slots=True)
@@ -136,7 +138,7 @@ async def _letters(letters: Letters) -> Known | None:
 async def _snapshot(gateway: Gateway, metrics: Metrics, known: Known | None) -> Snapshot | None:
     await _count(gateway, metrics)
     try:
-        return await gateway.database.run(lambda cursor: _look(cursor, metrics.counted, known))
+        return await gateway.database.run(lambda cursor: _look(cursor, metrics.counted, known, gateway.catalogue))
     except DatabaseUnavailable:
         return None
 
@@ -150,7 +152,7 @@ async def _count(gateway: Gateway, metrics: Metrics) -> None:
         metrics.counted = await gateway.database.run(counts.folds)
 
 
-def _look(cursor: Cursor, counted: FoldCounts, known: Known | None) -> Snapshot:
+def _look(cursor: Cursor, counted: FoldCounts, known: Known | None, catalogue: Catalogue) -> Snapshot:
     unsent, waiting = counts.unsent(cursor)
     return Snapshot(
         depths=counts.queue_depths(cursor),
@@ -162,6 +164,7 @@ def _look(cursor: Cursor, counted: FoldCounts, known: Known | None) -> Snapshot:
         projected=projected_offsets(cursor),
         webhooks=webhooks.states(cursor),
         webhook_places=webhooks.places(cursor),
+        followed=read_offsets(cursor, catalogue=catalogue),
     )
 
 
@@ -217,6 +220,11 @@ def _log(snapshot: Snapshot | None, ends: Mapping[TopicPartition, int] | None) -
     yield lag
     text = "Records of fold-events that the webhook furthest behind has not got to."
     yield GaugeMetricFamily("datarun_webhook_behind_records", text, float(_furthest_behind(snapshot, ends)))
+
+    unread = sum(max(0, ends[tp] - offset) for tp, offset in snapshot.followed.items() if tp in ends)
+    yield GaugeMetricFamily(
+        "datarun_claims_lag_records", "Records not looked at yet for what producers claim.", float(unread)
+    )
 
 
 def _furthest_behind(snapshot: Snapshot, ends: Mapping[TopicPartition, int]) -> int:

@@ -7,9 +7,10 @@ import time
 
 import pytest
 
-from datarun.blobs import LocalBlobs, ObjectBlobs, open_blobs
+from datarun.blobs import LocalBlobs, key_of, open_blobs, open_collected
 from datarun.errors import BlobCorrupt, BlobMissing, BlobsUnavailable, DatarunError
 from datarun.events import Blob
+from datarun.object_blobs import ObjectBlobs
 from tests.blob_gateways import blob_gateway
 
 STREAMED = {"local": lambda folder: LocalBlobs(folder / "blobs"), "object": lambda _: ObjectBlobs("memory:///")}
@@ -167,3 +168,118 @@ def test_a_store_that_does_not_answer_says_so():
     for attempt in (lambda: store.get(Blob(sha256="ab" * 32, size=1)), lambda: store.size("ab" * 32)):
         with pytest.raises(BlobsUnavailable):
             attempt()
+
+
+DAY = 86_400.0
+COLLECTED = {"local": LocalBlobs, "object": lambda folder: ObjectBlobs(folder.as_uri())}
+
+
+@pytest.fixture(params=COLLECTED)
+def collected(request, tmp_path):
+    """Return each kind of store that can be collected, empty; an object store's files can be made older."""
+    return COLLECTED[request.param](tmp_path)
+
+
+def age(folder, seconds):
+    """Let everything in a store be older."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            modified = path.stat().st_mtime - seconds
+            os.utime(path, (modified, modified))
+
+
+def kept(store):
+    """Return the blobs of a store with their sizes."""
+    return {one.sha256: one.size for one in store.kept()}
+
+
+def test_old_blobs_are_forgotten_and_young_ones_stay(collected, tmp_path):
+    """Listed with its age, deleted when it is old; what is not there is no blob."""
+    blob = collected.put(b"content")
+    (tmp_path / "other").write_text("no blob")
+    assert kept(collected) == {blob.sha256: 7}
+    assert not collected.forget(blob.sha256, untouched_seconds=DAY)
+    age(tmp_path, DAY + 60)
+    assert next(collected.kept()).touched_at < time.time() - DAY
+    assert collected.forget(blob.sha256, untouched_seconds=DAY)
+    assert kept(collected) == {}
+    assert collected.size(blob.sha256) is None
+    assert not collected.forget(blob.sha256, untouched_seconds=DAY)
+    assert collected.put(b"content") == blob
+
+
+@pytest.mark.parametrize("how", ["put", "asked for", "received"])
+def test_who_wants_an_old_blob_keeps_it(collected, tmp_path, how):
+    """It counts as new, whether it is listed or about to be deleted; and is old again in a day."""
+    blob = collected.put(b"content")
+    age(tmp_path, DAY + 60)
+    match how:
+        case "put":
+            collected.put(b"content")
+        case "asked for":
+            assert collected.size(blob.sha256) == 7
+        case "received":
+            with collected.receive() as incoming:
+                incoming.write(b"content")
+                collected.keep(incoming)
+    assert next(collected.kept()).touched_at > time.time() - DAY
+    assert not collected.forget(blob.sha256, untouched_seconds=DAY)
+    assert collected.get(blob) == b"content"
+    age(tmp_path, DAY + 60)
+    assert collected.forget(blob.sha256, untouched_seconds=DAY)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and blob.sha256 in path.name] == []
+
+
+def test_a_collection_that_was_killed_is_undone(tmp_path):
+    """Killed with a blob put aside, by the next look; it is a blob again, or never stopped being one."""
+    store = ObjectBlobs(tmp_path.as_uri())
+    gone, there = store.put(b"gone"), store.put(b"there")
+    for blob, is_deleted in ((gone, True), (there, False)):
+        path = tmp_path / key_of(blob.sha256)
+        aside = tmp_path / "aside" / key_of(blob.sha256)
+        aside.parent.mkdir(parents=True)
+        aside.write_bytes(path.read_bytes())
+        if is_deleted:
+            path.unlink()
+    assert kept(store) == {gone.sha256: 4, there.sha256: 5}
+    assert store.get(gone) == b"gone"
+    assert list((tmp_path / "aside").rglob("*/*/*")) == []
+
+
+@pytest.mark.parametrize("moment", ["before the deletion", "after it"])
+def test_a_touch_between_look_and_deletion_wins(tmp_path, moment):
+    """Who asks while a blob is being deleted is told that it is there and it is, or that it is not and puts it."""
+    store, other = ObjectBlobs(tmp_path.as_uri()), ObjectBlobs(tmp_path.as_uri())
+    blob = store.put(b"content")
+    age(tmp_path, DAY + 60)
+    asked = []
+
+    class Between:
+        """The store itself, with somebody else asking at one moment of a collection."""
+
+        def __init__(self, inner):
+            self._inner = inner
+
+        def __getattr__(self, name):
+            return getattr(self._inner, name)
+
+        def delete(self, paths):
+            if not asked and moment == "before the deletion":
+                asked.append(other.size(blob.sha256))
+            self._inner.delete(paths)
+            if not asked:
+                asked.append(other.size(blob.sha256))
+
+    store._store = Between(store._store)
+    was_deleted = store.forget(blob.sha256, untouched_seconds=DAY)
+    assert (asked, was_deleted) == (([7], False) if moment == "before the deletion" else ([None], True))
+    assert (other.size(blob.sha256) is None) == was_deleted
+    assert other.put(b"content") == blob
+    assert other.get(blob) == b"content"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:9/bucket", "https://store.example.org/x", "ftp://x/y"])
+def test_a_store_that_cannot_be_listed_is_not_collected(url):
+    """It is said, before anything is read."""
+    with pytest.raises(DatarunError, match=r"blobs are collected of file, s3, .* alone"):
+        open_collected(url)

@@ -15,6 +15,7 @@ import pytest
 from typer.testing import CliRunner
 
 from datarun.backup import MANIFEST, Manifest
+from datarun.blob_collection import collect, unnamed
 from datarun.blobs import LocalBlobs
 from datarun.cli import app
 from datarun.db import connect
@@ -24,6 +25,7 @@ from datarun.events import DataUploaded, Event, FoldTested, NamedBlob
 from datarun.log import REQUEUED, Record, StoredRecord
 from datarun.log.admin import create_topics, topic_differences
 from datarun.log.kafka import KafkaLog
+from datarun.object_blobs import ObjectBlobs
 from datarun.projection.apply import apply
 from datarun.topics import DATA_EVENTS, PROJECTED, RUNNER_STATUS, TOPICS, Catalogue, Kind
 from tests.gateways import query, running_gateway
@@ -276,6 +278,25 @@ def test_blobs_that_nothing_names_are_collected_when_they_are_old(site: Site) ->
     assert site.blobs.get(orphan) == b"orphan"
     assert site.command("blobs", "gc", "--execute").startswith("1 blobs deleted, 6 bytes")
     assert {one.sha256 for one in site.blobs.kept()} == {*named, waiting.sha256, wanted.sha256}
+
+
+def test_an_object_store_is_collected_too(site: Site) -> None:
+    """By the same look at the log and the claims, over what the store lists."""
+    store, (orphan, wanted) = (
+        ObjectBlobs(site.blobs_url),
+        (site.blobs.put(content) for content in (b"orphan", b"wanted")),
+    )
+    named = {one.sha256 for one in site.blobs.kept()} - {orphan.sha256, wanted.sha256}
+    _age(site, DAY + 60)
+    with closing(connect(site.postgres_url)) as connection:
+        found = unnamed(
+            store, site.log, connection, catalogue=site.catalogue, seconds=DAY, told=lambda _done, _of: None
+        )
+    assert {one.sha256 for one in found} == {orphan.sha256, wanted.sha256}
+    assert store.size(wanted.sha256) == wanted.size
+    assert [one.sha256 for one in collect(store, found, seconds=DAY)] == [orphan.sha256]
+    assert {one.sha256 for one in store.kept()} == {*named, wanted.sha256}
+    assert "can be listed" in replace(site, blobs_url="https://x.example.org/b").command("blobs", "gc", code=1)
 
 
 def test_a_blob_asked_for_after_the_look_is_not_deleted(site: Site) -> None:

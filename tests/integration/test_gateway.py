@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import socket
@@ -36,6 +35,7 @@ from tests.gateways import (
     give_result,
     give_split,
     packed,
+    pretend_at_work,
     pretend_projected,
     query,
     read_events,
@@ -43,6 +43,7 @@ from tests.gateways import (
     running_gateway,
     wait_until,
 )
+from tests.late_broker import LateBroker
 
 Start = Callable[..., AbstractContextManager[Gateway]]
 FOLD_TAKEN = {"databoard_sf_id": ["SubmissionFold with this databoard sf id already exists."]}
@@ -55,6 +56,7 @@ def start(kafka: str, postgres_url: str, topic_prefix: str, blobs_url: str, tmp_
     """Return what starts gateways on one broker, one database and one blob store; nothing is projected."""
     create_topics(kafka, prefix=topic_prefix)
     pretend_projected(postgres_url, topic_prefix)
+    pretend_at_work(postgres_url, topic_prefix)
     servers = {"kafka": kafka, "postgres_url": postgres_url, "blobs_url": blobs_url, "prefix": topic_prefix}
 
     def started(**options: str) -> AbstractContextManager[Gateway]:
@@ -192,36 +194,6 @@ def test_records_are_what_every_reader_expects(gateway: Gateway, kafka: str, top
         ("SplitRequested", "data-requests", b"1"),
         ("FoldRequested", "fold-requests.high", b"5"),
     }
-
-
-class LateBroker:
-    """An address at which nobody answers until `arrive`; from then on it leads to the real broker."""
-
-    def __init__(self, bootstrap: str) -> None:
-        host, _, port = bootstrap.rpartition(":")
-        self._target = (host, int(port))
-        self._socket = socket.socket()
-        self._socket.bind(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._socket.getsockname()[1]}"
-
-    def arrive(self) -> None:
-        """Start to answer."""
-        self._socket.listen()
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            client, _ = self._socket.accept()
-            broker = socket.create_connection(self._target)
-            for source, sink in ((client, broker), (broker, client)):
-                threading.Thread(target=_pump, args=(source, sink), daemon=True).start()
-
-
-def _pump(source: socket.socket, sink: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # the other direction has closed it
-        while chunk := source.recv(65536):
-            sink.sendall(chunk)
-    sink.close()
 
 
 OWED = "select count(*) from intake.outbox where sent_at is null"

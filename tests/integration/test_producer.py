@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -16,7 +19,7 @@ import pytest
 from confluent_kafka import Producer as KafkaProducer
 
 from datarun.blobs import LocalBlobs
-from datarun.envelope import Context, encode, header, now
+from datarun.envelope import Context, check_route, decode, encode, header, now
 from datarun.events import Blob, CustomSplit, FoldRequested, FoldTested, Priority, SplitRequested
 from datarun.log import Record
 from datarun.log.admin import create_topics
@@ -26,12 +29,13 @@ from datarun.partitioner import partition_of
 from datarun.producer import Fold, Invalid, NotSplit, Producer, Upload
 from datarun.published.examples import EXAMPLES
 from datarun.topics import DEAD_LETTERS, FOLD_EVENTS, FOLD_REQUESTS_HIGH, Catalogue
-from tests.gateways import ROOT, Gateway, running_gateway, wait_until
+from tests.gateways import ROOT, Gateway, read_log, running_gateway, wait_until
 from tests.integration.test_other_host import running
 from tests.projecting import Installation
 
 PAGE = (ROOT / "docs" / "producers.md").read_text()
 (EXAMPLE,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+(KCAT,) = re.findall(r"```sh\n(kcat .*?)```", PAGE, re.DOTALL)
 IRIS = {"classifier.py": (ROOT / "datarun/examples/iris/classifier.py").read_bytes()}
 UPLOAD = Upload(
     raw_data_id=1_000_000_001,
@@ -82,7 +86,8 @@ def test_the_example_runs_and_what_must_not_be_written_is_set_aside(
         wait_until(lambda: Counter(expected) <= Counter(reasons(gateway)), seconds=20)
         assert set(reasons(gateway)) == set(expected)
         wait_until(lambda: installation.caught_up(log), seconds=20)
-        wait_until(lambda: set(expected) | {"blob_missing"} == set(lamented(log, installation)), seconds=30)
+        also = {"blob_missing", "unknown_dataset"}
+        wait_until(lambda: set(expected) | also == set(lamented(log, installation)), seconds=30)
         wait_until(lambda: split_error(gateway, 9), seconds=20)
         assert "ERROR(split data)" in (split_error(gateway, 9) or "")
         assert runner.poll() is None
@@ -93,6 +98,24 @@ def test_the_example_runs_and_what_must_not_be_written_is_set_aside(
         wait_until(lambda: state(gateway, 1102) == "TESTED", seconds=90)
     finally:
         log.close()
+
+
+def test_the_line_for_kcat_writes_what_can_be_applied(kafka: str, topic_prefix: str, tmp_path: Path) -> None:
+    """As it stands, with kcat or what stands in for it: decoded, in its place, under its key."""
+    create_topics(kafka, prefix=topic_prefix)
+    catalogue = Catalogue(topic_prefix)
+    line = KCAT.replace("host:9092", kafka).replace("datarun.fold-requests", f"{topic_prefix}fold-requests")
+    if shutil.which("kcat") is None:
+        stand_in = tmp_path / "kcat"
+        stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} -m tests.kcat "$@"\n')
+        stand_in.chmod(0o755)
+    environment = os.environ | {"PATH": f"{os.environ['PATH']}:{tmp_path}"}
+    subprocess.run(["bash", "-euc", line], cwd=ROOT, env=environment, check=True, timeout=60)
+    (record,) = read_log(kafka, topic_prefix)
+    event = decode(record.value, record.headers)
+    check_route(event, record, catalogue=catalogue)
+    assert event == EXAMPLES[FoldRequested]
+    assert header(record.headers, "ce_subject") == event.key
 
 
 def state(gateway: Gateway, fold_id: int) -> str | None:
@@ -113,7 +136,7 @@ def reasons(gateway: Gateway) -> list[str]:
 
 
 def lamented(log: KafkaLog, installation: Installation) -> list[str | None]:
-    """Return the reasons of the runner's dead letters."""
+    """Return the reasons of the runner's and the gateway's dead letters."""
     ends = log.end_offsets([installation.catalogue.full_name(DEAD_LETTERS)])
     batches = log.read(dict.fromkeys(ends, 0), until_end=True)
     return [header(record.headers, "datarun-reason") for batch in batches for record in batch]

@@ -7,6 +7,7 @@ import pytest
 
 from datarun.deployment.acls import ROLES, rules
 from datarun.errors import DatarunError
+from datarun.intake.following import FOLLOWED
 from datarun.log.brokers import Brokers, Security, client_config
 from datarun.log.kafka import producer_config
 from datarun.settings import load_settings
@@ -79,5 +80,7 @@ def test_every_writer_and_reader_has_its_rule_and_nobody_more():
     assert ("producer", CATALOGUE.full_name(DATA_EVENTS), "Read") in allowed
     assert ("producer", CATALOGUE.full_name(FOLD_EVENTS), "Write") not in allowed
     assert ("gateway", CATALOGUE.full_name(FOLD_EVENTS), "Write") in allowed
+    for topic in (*FOLLOWED, FOLD_EVENTS):
+        assert ("gateway", CATALOGUE.full_name(topic), "Read") in allowed
     known = {*ROLES, "reaper", "people"}
     assert {who for topic in TOPICS for who in (*topic.writers, *topic.readers)} <= known
