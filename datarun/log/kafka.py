@@ -90,9 +90,12 @@ class KafkaLog:
             reached: dict[TopicPartition, int] = dict(start)
             while not (until_end and all(reached[tp] >= end.get(tp, 0) for tp in start)):
                 messages = consumer.consume(READ_BATCH, idle_seconds)
-                yield [stored(message) for message in messages if _usable(message)]
+                told = [message for message in messages if message.error() is not None]
+                usable = [message for message in messages if message.error() is None] if told else messages
+                ends = dict(_ends(told))
+                yield list(map(stored, usable))
                 if until_end:
-                    reached |= self._positions(consumer, start) | dict(_ends(messages))
+                    reached |= self._positions(consumer, start) | ends
         finally:
             consumer.close()
 
@@ -178,31 +181,30 @@ class KafkaLog:
 
 def stored(message: Message) -> StoredRecord:
     """Return a Kafka message as the rest of datarun knows it."""
-    # By position: names cost a rebuild a microsecond a record.
-    return StoredRecord(
-        message.topic() or "",
-        message.partition() or 0,
-        message.offset() or 0,
-        message.key(),
-        message.value(),
-        message.headers() or (),  # type: ignore[arg-type]
-        message.timestamp()[1],
+    # Not by its class's own __new__, which is written in Python: a rebuild does this a million times over.
+    return tuple.__new__(
+        StoredRecord,
+        (
+            message.topic(),
+            message.partition(),
+            message.offset(),
+            message.key(),
+            message.value(),
+            message.headers() or (),
+            message.timestamp()[1],
+        ),
     )
 
 
-def _usable(message: Message) -> bool:
-    error = message.error()
-    if error is None:
-        return True
-    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART or error.fatal():
-        raise LogUnavailable(str(error))
-    return False
-
-
 def _ends(messages: Iterable[Message]) -> Iterator[tuple[TopicPartition, int]]:
+    """Yield what these tell of ends of partitions; raises LogUnavailable for what cannot be read any more."""
     for message in messages:
         error = message.error()
-        if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own codes
+        if error is None:
+            continue
+        if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART or error.fatal():
+            raise LogUnavailable(str(error))
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own codes
             yield TopicPartition(message.topic() or "", message.partition() or 0), message.offset() or 0
 
 
