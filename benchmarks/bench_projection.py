@@ -224,7 +224,7 @@ def rebuild_cost(kafka: str, url: str, prefix: str, *, jobs: int) -> tuple[Cost,
     """Return what a rebuild took, and whether it equals the live read model."""
     ground = Ground(partial(KafkaLog, kafka), partial(connect, url), Catalogue(prefix), "rm_next")
     # Measured here even where a rebuild of this size would not start processes.
-    rebuild.WORTH_PROCESSES = 0
+    rebuild.WORTH_A_PROCESS = 0
     work = rebuild.Rebuild(ground, jobs=jobs, progress=lambda *_: None)
     costs: list[Cost] = []
     with measured(costs):

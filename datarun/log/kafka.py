@@ -164,6 +164,8 @@ class KafkaLog:
                 # A partition may end in a hole, which moves no position.
                 "enable.partition.eof": tells_end,
                 "queued.max.messages.kbytes": 65536,
+                # Partitions come in turns of so much, and so near each other what happened at about the same time.
+                "max.partition.fetch.bytes": 262144,
                 "fetch.wait.max.ms": 50,
                 "log_level": 2,
             }

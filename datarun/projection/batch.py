@@ -36,7 +36,9 @@ def fold(records: Iterable[StoredRecord], *, catalogue: Catalogue, into: Batch |
             except Rejected as error:
                 batch.dead.append(dead_letter(record, reason=error.reason, detail=str(error)))
                 continue
-        evolve(registers, cast("Projected", event), record)
+        # Without its bytes: a rebuild keeps many, and what is kept needs but its place and its time.
+        bare = tuple.__new__(StoredRecord, (*record[:3], None, None, (), record[6]))
+        evolve(registers, cast("Projected", event), bare)
     return batch
 
 

@@ -269,7 +269,7 @@ def test_a_rebuild_equals_the_live_read_model_and_says_so(
         wait_until(lambda: installation.caught_up(log), CATCH_UP_SECONDS)
         options = ["rebuild", "--kafka", installation.kafka, "--postgres", installation.postgres_url]
         options += ["--topic-prefix", installation.catalogue.prefix, "--dir", str(installation.folder), "--jobs", jobs]
-        monkeypatch.setattr("datarun.projection.rebuild.WORTH_PROCESSES", 0)
+        monkeypatch.setattr("datarun.projection.rebuild.WORTH_A_PROCESS", 0)
         equal = CliRunner().invoke(command, options)
         assert (equal.exit_code, "DIFFERENT" in equal.output) == (0, False), equal.output
         assert dump(connection, schema="rm_next") == dump(connection)
