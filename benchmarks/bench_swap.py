@@ -17,7 +17,8 @@ from functools import partial
 
 import requests
 
-from benchmarks.bench_projection import CONTEXT, events_of, fill, projected, projector, servers
+from benchmarks.local_servers import projected, projector, servers
+from benchmarks.made_up_folds import CONTEXT, events_of, fill
 from datarun import accounts, db
 from datarun.db import connect
 from datarun.envelope import encode

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from datarun.projection.verify import Verdict
 
 Schema = Annotated[str, typer.Option(help="The schema that is built beside the live one.")]
-Jobs = Annotated[int, typer.Option(min=1, max=12, help="Processes to work with.")]
-JOBS = min(os.cpu_count() or 1, 12)
+Jobs = Annotated[int, typer.Option(min=1, max=2, help="Processes to work with: of two, one reads.")]
+JOBS = min(os.cpu_count() or 1, 2)
 
 app = typer.Typer(help="The read model, which the log can make anew.", no_args_is_help=True)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from operator import itemgetter
 from typing import Any
 
 from sqlalchemy import BigInteger, Column, DateTime, Float, Integer, SmallInteger, Table, Text
-
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from datarun.projection.text import storable
@@ -27,6 +26,7 @@ _WHOLE = struct.Struct("!ii")
 _FORMATS = {SmallInteger: "h", Integer: "i", BigInteger: "q", Float: "d"}
 
 Encode = Callable[[Any], bytes]
+Row = dict[str, Any]
 
 
 class Unfit(Exception):
@@ -36,18 +36,18 @@ class Unfit(Exception):
 class Rows:
     """The rows of one table; what a row does not say is as `blank` says, or NULL."""
 
-    def __init__(self, table: Table, blank: Mapping[str, Any]) -> None:
+    def __init__(self, table: Table, blank: Row) -> None:
         sure = [column for column in table.columns if not column.nullable]
         rest = [column for column in table.columns if column.nullable]
         self.columns = [column.name for column in (*sure, *rest)]
-        self._blank = dict.fromkeys(self.columns) | dict(blank)
+        self._blank: Row = dict.fromkeys(self.columns) | blank
         self._values = itemgetter(*self.columns)
         self._sure = len(sure)
         self._sizes = [struct.calcsize(f"!{_format(column)}") for column in sure]
         self._packed = struct.Struct("!h" + "".join(f"i{_format(column)}" for column in sure))
         self._encoders = [_ENCODERS[type(column.type)] for column in rest]
 
-    def copied(self, rows: Iterable[Mapping[str, Any]]) -> bytes:
+    def copied(self, rows: Iterable[Row]) -> bytes:
         """Return the rows; raises Unfit."""
         parts = [_BEGIN]
         count, sure, sizes = len(self.columns), self._sure, self._sizes

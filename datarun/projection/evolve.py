@@ -145,9 +145,11 @@ TAKERS: Mapping[type[Event], Callable[[Registers, Any, StoredRecord], None]] = {
 }
 """Who takes which event; a test holds it to all that the projected topics carry."""
 
-RANKS: Mapping[type, Rank] = RANK_OF | {FORMS[event]: rank for event, rank in RANK_OF.items()}
+RANKS: dict[type, Rank] = {kind: rank for event, rank in RANK_OF.items() for kind in (event, FORMS[event])}
 """How far a fold has come with an event, or with its form."""
-_TAKERS = {**TAKERS, **{form: TAKERS[event] for event, form in FORMS.items()}}
+_TAKERS: dict[type, Callable[[Registers, Any, StoredRecord], None]] = {
+    kind: taker for event, taker in TAKERS.items() for kind in (event, FORMS.get(event, event))
+}
 
 K = TypeVar("K", bound=Hashable)
 

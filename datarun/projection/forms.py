@@ -1,4 +1,4 @@
-"""Events as plain structures, with the fields and rules of their declarations and made from them: what a replay decodes.
+"""Events as plain structures, made from their declarations with all fields and rules: what the projection decodes.
 
 A form refuses at least what its event refuses, and says the same of the rest in a fifth of the time. What it refuses
 is left to `datarun.envelope`, which knows why, and which of it is an event all the same.
@@ -162,6 +162,7 @@ def at_home(catalogue: Catalogue) -> Callable[[StoredRecord], Any]:
     events, partitions = catalogue.full_name(FOLD_EVENTS), FOLD_EVENTS.partitions
 
     def read(record: StoredRecord) -> Any:
+        form: Any
         topic, partition, _, key, value, headers, _ = record
         decoder = None
         for name, content in headers:

@@ -15,7 +15,7 @@ from functools import partial
 
 from psycopg2.extensions import connection as Connection
 
-from datarun.log import EventLog, Position, StoredRecord, TopicPartition
+from datarun.log import EventLog, Position, StoredRecord
 from datarun.log.holes import is_hole
 from datarun.projection.ahead import read_ahead
 from datarun.projection.apply import load

@@ -22,10 +22,11 @@ EVENTS = list(FORMS)
 DECODERS = {event: Decoder(form) for event, form in FORMS.items()}
 DRAWN = {event: values(schema_of(event), schema_of(event)) for event in EVENTS}
 ODD = (
-    "null", "true", "0", "1", "-1", "1.0", "-0.0", "0.5", "1e0", "1E400", "-1e-400", "01", "1.", "+1", "NaN", "Infinity",
-    "2147483647", "2147483648", "9223372036854775807", "9223372036854775808", "1" * 400, '"1"', '""', '"H"', '"train"',
-    '"\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"', '"a\tb"', '"\x7f"', "[]", "{}", "[1]", '["a"]', f'"{"0" * 64}"',
-    '"' + "0" * 64 + '\\n"', f'"{"A" * 64}"', f'"{"x" * 200}"', f'"{"x" * 201}"', f'"{"é" * 200}"', '"' + "\U0001f600" * 200 + '"',
+    "null", "true", "0", "1", "-1", "1.0", "-0.0", "0.5", "1e0", "1E400", "-1e-400", "01", "1.", "+1", "NaN",
+    "Infinity", "2147483647", "2147483648", "9223372036854775807", "9223372036854775808", "1" * 400, '"1"', '""',
+    '"H"', '"train"', '"\\ud800"', '"\\ud83d\\ude00"', '"\\u0000"', '"a\tb"', '"\x7f"', "[]", "{}", "[1]", '["a"]',
+    '"' + "0" * 64 + '"', '"' + "0" * 64 + '\\n"', '"' + "A" * 64 + '"', '"' + "x" * 200 + '"', '"' + "x" * 201 + '"',
+    '"' + "é" * 200 + '"', '"' + "\U0001f600" * 200 + '"',
 )  # fmt: skip
 """Values at and beyond the edges of JSON and of the fields' rules."""
 HEADERS = [(("ce_type", event.type_name().encode()),) for event in EVENT_TYPES]
@@ -82,7 +83,7 @@ def spoiled(draw, event):
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=operator.attrgetter("__name__"))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_what_the_published_schema_allows_says_the_same_in_both_ways(event, data):
     """Nothing that is written as declared goes the slow way."""
@@ -91,7 +92,7 @@ def test_what_the_published_schema_allows_says_the_same_in_both_ways(event, data
 
 
 @pytest.mark.parametrize("event", EVENTS, ids=operator.attrgetter("__name__"))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_what_a_form_takes_its_event_takes_and_says_the_same(event, data):
     """Numbers, texts and objects at the edges of what they may be; a form may leave more, and never takes more."""
@@ -149,6 +150,7 @@ def test_a_value_larger_than_any_event_is_left():
 
 def test_a_rule_no_form_has_is_refused():
     """Somebody who gives a declaration a new kind of rule learns that its form would not keep it."""
+
     class Odd(Event):
         key_field = "number"
         identity = ("number",)
