@@ -17,7 +17,7 @@ from benchmarks.made_up_folds import fill
 from datarun.db import connect
 from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
-from datarun.projection import rebuild
+from datarun.projection.rebuild import Rebuild
 from datarun.projection.share import Ground
 from datarun.projection.statements import FOLDS
 from datarun.projection.verify import verify
@@ -43,12 +43,10 @@ def live_rate(kafka: str, url: str, prefix: str, *, count: int) -> float:
         return (now - first) / (time.perf_counter() - started)
 
 
-def rebuild_cost(kafka: str, url: str, prefix: str, *, jobs: int) -> tuple[Cost, bool]:
+def rebuild_cost(kafka: str, url: str, prefix: str) -> tuple[Cost, bool]:
     """Return what a rebuild took, and whether it equals the live read model."""
     ground = Ground(partial(KafkaLog, kafka), partial(connect, url), Catalogue(prefix), "rm_next")
-    # Measured here even where a rebuild of this size would not start processes.
-    rebuild.WORTH_A_PROCESS = 0
-    work = rebuild.Rebuild(ground, jobs=jobs, progress=lambda *_: None)
+    work = Rebuild(ground, progress=lambda *_: None)
     costs: list[Cost] = []
     with measured(costs):
         work.build(fresh=True)
@@ -81,10 +79,8 @@ def compare(kafka: str, url: str, prefix: str, *, folds: int) -> None:
     print(f"live projector              {live_rate(kafka, url, prefix, count=count):10,.0f} events/s", flush=True)
     copied = copy_cost(url)
     report("raw COPY of the fold rows", copied, count)
-    for processes in (1, 2):
-        cost, equal = rebuild_cost(kafka, url, prefix, jobs=processes)
-        said = f"{copied.seconds / cost.seconds:.2f} of COPY   {'equal' if equal else 'DIFFERENT'}"
-        report(f"rebuild, {processes} process(es)", cost, count, said)
+    cost, equal = rebuild_cost(kafka, url, prefix)
+    report("rebuild", cost, count, f"{copied.seconds / cost.seconds:.2f} of COPY   {'equal' if equal else 'DIFFERENT'}")
 
 
 def main() -> None:

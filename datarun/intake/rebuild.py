@@ -107,7 +107,7 @@ def rebuild(ground: Ground, *, progress: Callable[[int, int], None]) -> Recovere
         total = sum(sum(end.values()) for end in ends)
         owners: Owners = {}
         for end in ends:
-            for batch in filter(None, batches(event_log, dict.fromkeys(end, 0), end)):
+            for batch in batches(event_log, dict.fromkeys(end, 0), end):
                 history = read_history(batch, catalogue=ground.catalogue)
                 _write(connection, history)
                 owners |= {key: min(told, owners.get(key, told)) for key, told in history.owners.items()}

@@ -86,13 +86,13 @@ _NOTHING_YET: Row = {"cause": None, "message": None, "runner_id": None, "run_at"
 
 
 @contextmanager
-def as_of(ground: Ground, moment: datetime, *, jobs: int, progress: Progress) -> Iterator[Past]:
+def as_of(ground: Ground, moment: datetime, *, progress: Progress) -> Iterator[Past]:
     """Yield the read model of a moment, whose tables last as long as the block; `ground.schema` is not looked at.
 
     Raises LogUnavailable, and psycopg2's OperationalError; what a killed process leaves the next one drops.
     """
     ground = replace(ground, schema=f"{PREFIX}{os.getpid()}_{time.time_ns():x}")
-    work = Rebuild(ground, jobs=jobs, progress=progress)
+    work = Rebuild(ground, progress=progress)
     event_log, connection = ground.open_log(), ground.open_database()
     try:
         _drop_left(connection)

@@ -152,7 +152,7 @@ FORMS: dict[type[Event], type[Struct]] = {
 _DECODERS: dict[bytes | None, Callable[[bytes], Any]] = {
     event.type_name().encode(): Decoder(form).decode for event, form in FORMS.items()
 }
-_REQUEST = FORMS[FoldRequested]
+_REQUEST: Any = FORMS[FoldRequested]
 
 
 @cache
@@ -162,7 +162,6 @@ def at_home(catalogue: Catalogue) -> Callable[[StoredRecord], Any]:
     events, partitions = catalogue.full_name(FOLD_EVENTS), FOLD_EVENTS.partitions
 
     def read(record: StoredRecord) -> Any:
-        form: Any
         topic, partition, _, key, value, headers, _ = record
         decoder = None
         for name, content in headers:

@@ -15,13 +15,11 @@ from psycopg2.extensions import connection as Connection
 
 from datarun.errors import DatarunError
 from datarun.projection.offsets import Offsets, lock_offsets, move_offsets, read_offsets
-from datarun.projection.share import Ground, project_apart, project_here
+from datarun.projection.share import Ground, project_share
 from datarun.readmodel import SCHEMA, VERSION
 from datarun.readmodel.schema import create_read_model, drop_read_model, version_of
 from datarun.topics import PROJECTED
 
-WORTH_A_PROCESS = 200_000
-"""Below so many records starting a process takes longer than it saves."""
 REPORT_SECONDS = 0.2
 ALONE_SECONDS = 2
 """A command that was killed lets go as soon as Postgres notices."""
@@ -42,13 +40,12 @@ class NotBuilt(DatarunError):
 
 
 class Rebuild:
-    """One schema made from the log; with two `jobs` or more a process of its own reads what this one folds."""
+    """One schema made from the log."""
 
-    def __init__(self, ground: Ground, *, jobs: int, progress: Progress) -> None:
+    def __init__(self, ground: Ground, *, progress: Progress) -> None:
         self.ground = ground
         self.applied = 0
         self.seconds = 0.0
-        self._jobs = jobs
         self._progress = progress
 
     def build(self, *, fresh: bool = False) -> None:
@@ -93,10 +90,8 @@ class Rebuild:
         here = self._here(connection, until)
         left = {tp: end - here[tp] for tp, end in until.items() if here[tp] < end}
         total = before + sum(left.values())
-        apart = self._jobs > 1 and sum(left.values()) >= WORTH_A_PROCESS
         with ThreadPoolExecutor(1) as pool:
-            work = project_apart if apart else project_here
-            running = pool.submit(work, self.ground, {tp: here[tp] for tp in left}, until)
+            running = pool.submit(project_share, self.ground, {tp: here[tp] for tp in left}, until)
             while wait([running], REPORT_SECONDS).not_done:
                 now = self._here(connection, until)
                 self._progress(before + sum(now[tp] - here[tp] for tp in left), total)

@@ -1,4 +1,4 @@
-"""A stretch of every partition of the log, projected by one loop: what a rebuild does.
+"""Some partitions of the log, projected by one loop: what a rebuild does.
 
 Records are folded as they come, so most of a fold's events never become a row; while one stretch is written the next
 is read.
@@ -9,15 +9,13 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 from psycopg2.extensions import connection as Connection
 
 from datarun.log import EventLog, Position, StoredRecord
 from datarun.log.holes import is_hole
-from datarun.projection.ahead import read_ahead
 from datarun.projection.apply import load
 from datarun.projection.batch import Batch, fold
 from datarun.projection.holes import apply_over_holes
@@ -40,39 +38,21 @@ class Ground:
     schema: str
 
 
-def project_apart(ground: Ground, start: Offsets, until: Offsets) -> int:
-    """Do what `project` does, with a process beside this one that reads the log."""
-    with opened(ground) as (event_log, connection), read_ahead(partial(_read, ground, start, until)) as records:
-        return _project(ground, event_log, connection, start, records)
-
-
-def project_here(ground: Ground, start: Offsets, until: Offsets) -> int:
-    """Do what `project` does, with a log and a database of its own."""
+def project_share(ground: Ground, start: Offsets, until: Offsets) -> int:
+    """Apply the records of some partitions from `start` up to `until` and return how many there were."""
     with opened(ground) as (event_log, connection):
         return project(ground, event_log, connection, start, until)
 
 
 def project(ground: Ground, event_log: EventLog, connection: Connection, start: Offsets, until: Offsets) -> int:
-    """Apply the records of some partitions from `start` up to `until` and return how many there were."""
-    records = _aligned(event_log, start, until, catalogue=ground.catalogue)
-    return _project(ground, event_log, connection, start, records)
-
-
-def _project(
-    ground: Ground, event_log: EventLog, connection: Connection, start: Offsets, batches: Iterator[list[StoredRecord]]
-) -> int:
+    """Do the same with a log and a database that are open; a stretch is written while the next one is read."""
     count = 0
     with _uncollected(), ThreadPoolExecutor(1) as writer:
         writing: Future[int] | None = None
-        for stretch in _stretches(ground, event_log, start, batches):
+        for stretch in _stretches(ground, event_log, start, until):
             count += writing.result() if writing else 0
             writing = writer.submit(_write, ground, event_log, connection, stretch)
         return count + (writing.result() if writing else 0)
-
-
-def _read(ground: Ground, start: Offsets, until: Offsets) -> Iterator[list[StoredRecord]]:
-    with closing(ground.open_log()) as event_log:
-        yield from _aligned(event_log, start, until, catalogue=ground.catalogue)
 
 
 @contextmanager
@@ -90,10 +70,12 @@ def opened(ground: Ground) -> Iterator[tuple[EventLog, Connection]]:
 
 
 def batches(event_log: EventLog, start: Offsets, until: Offsets) -> Iterator[list[StoredRecord]]:
-    """Yield the records of some partitions from `start` up to `until`, as they are fetched; none where none came."""
+    """Yield the records of some partitions from `start` up to `until`, as they are fetched."""
     for records in event_log.read(start, until_end=True):
         # Equal to the partition, and made in a tenth of the time.
-        yield [one for one in records if one.offset < until[one[:2]]]  # type: ignore[index]
+        wanted = [one for one in records if one.offset < until[one[:2]]]  # type: ignore[index]
+        if wanted:
+            yield wanted
 
 
 @dataclass(slots=True)
@@ -135,11 +117,9 @@ class _Stretch:
         return self.records >= RECORDS_A_BATCH or self.size_bytes >= BYTES_A_BATCH
 
 
-def _stretches(
-    ground: Ground, event_log: EventLog, start: Offsets, batches: Iterator[list[StoredRecord]]
-) -> Iterator[_Stretch]:
+def _stretches(ground: Ground, event_log: EventLog, start: Offsets, until: Offsets) -> Iterator[_Stretch]:
     stretch = _Stretch(start, dict(start), Batch())
-    for records in batches:
+    for records in _aligned(event_log, start, until, catalogue=ground.catalogue):
         stretch.take(records, catalogue=ground.catalogue, event_log=event_log)
         if stretch.is_full:
             yield stretch
@@ -160,7 +140,7 @@ def _aligned(
         records = next(reader, None)
         if records is not None:
             yield records
-            readers.append((max(at, records[-1].timestamp_ms) if records else at, reader))
+            readers.append((max(at, records[-1].timestamp_ms), reader))
             readers.sort(key=lambda one: one[0])
 
 

@@ -21,7 +21,7 @@ from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
 from datarun.projection.offsets import read_offsets
 from datarun.projection.share import Ground as Projection
-from datarun.projection.share import project_here
+from datarun.projection.share import project_share
 from datarun.topics import FOLD_EVENTS, PROJECTED, QUEUES, RUNNER_STATUS, Catalogue
 from tests.gateways import Gateway, running_gateway
 from tests.histories import requested, run_event
@@ -102,7 +102,7 @@ def project(site: Site) -> None:
     )
     with closing(connect(installation.postgres_url)) as connection, connection, connection.cursor() as cursor:
         here = read_offsets(cursor, schema="rm")
-    project_here(place, {tp: here.get(tp, 0) for tp in ends}, ends)
+    project_share(place, {tp: here.get(tp, 0) for tp in ends}, ends)
 
 
 def forget(site: Site) -> None:

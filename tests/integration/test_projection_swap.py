@@ -34,14 +34,10 @@ from tests.readmodel_dump import dump
 
 CATCH_UP_SECONDS = 60
 READERS = 4
-LOG_AWAY = 3
-"""The exit code of a command that cannot read the log."""
 _SMALL_BATCHES = """
 import datarun.log.kafka as kafka
-import datarun.projection.rebuild as rebuild
 import datarun.projection.share as share
 kafka.READ_BATCH = share.RECORDS_A_BATCH = 50
-rebuild.WORTH_A_PROCESS = 0
 from datarun.cli import main
 main()
 """
@@ -86,32 +82,19 @@ def _change(connection: Connection, statement: str) -> None:
         cursor.execute(statement)
 
 
-@pytest.mark.parametrize(
-    ("jobs", "crash_at", "exit_code"),
-    [
-        ("1", "projector.after_commit:2", -signal.SIGKILL),
-        ("2", "rebuild.read:1", LOG_AWAY),
-    ],
-)
-def test_a_rebuild_that_is_killed_goes_on_where_it_was(  # noqa: PLR0913 - fixtures
-    installation: Installation,
-    log: KafkaLog,
-    connection: Connection,
-    run: Callable[..., Result],
-    jobs: str,
-    crash_at: str,
-    exit_code: int,
+def test_a_rebuild_that_is_killed_goes_on_where_it_was(
+    installation: Installation, log: KafkaLog, connection: Connection, run: Callable[..., Result]
 ) -> None:
     """What was committed before kill -9 is not read again, and the end is the same."""
     count = len(installation.append(log, [event for number in range(1, 150) for event in story(number)]))
     killed = subprocess.run(
-        [sys.executable, "-c", _SMALL_BATCHES, "projection", "rebuild", "--jobs", jobs, *_options(installation)],
-        env=os.environ | {"DATARUN_CRASH_AT": crash_at},
+        [sys.executable, "-c", _SMALL_BATCHES, "projection", "rebuild", *_options(installation)],
+        env=os.environ | {"DATARUN_CRASH_AT": "projector.after_commit:2"},
         capture_output=True,
         timeout=60,
         check=False,
     )
-    assert killed.returncode == exit_code, killed.stderr
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert dump(connection, schema="rm_next")["fold"]
     resumed = run("rebuild")
     assert resumed.exit_code == 0, resumed.output
