@@ -107,17 +107,22 @@ class KafkaLog:
         """Return, for every partition of the topics, the first offset that is kept."""
         return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
-    def offsets_after(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int]:
-        """Return, for every partition, the offset of the first record later than a moment; its end without one."""
-        # In this order: what is appended between the two answers is later than the moment, and has an offset.
-        ends = self.end_offsets(topics)
-        later = self._offsets(topics, OffsetSpec.for_timestamp(timestamp_ms + 1))
-        return {tp: later[tp] if later[tp] >= 0 else end for tp, end in ends.items()}
+    def offsets_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """Return each partition's first offset that is not older than a moment, or its end; raises LogUnavailable."""
+        wanted = list(partitions)
+        # In this order: what is appended between the two answers is not older than the moment, and has an offset.
+        ends = self._offsets_of(wanted, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        found = self._offsets_of(wanted, OffsetSpec.for_timestamp(timestamp_ms))
+        return {tp: found[tp] if found[tp] >= 0 else end for tp, end in ends.items()}
 
     def _offsets(self, topics: Sequence[str], spec: OffsetSpec) -> dict[TopicPartition, int]:
+        return self._offsets_of(
+            [TopicPartition(topic, n) for topic in topics for n in range(self._partitions_of(topic))], spec
+        )
+
+    def _offsets_of(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
         try:
-            wanted = [KafkaTopicPartition(topic, n) for topic in topics for n in range(self._partitions_of(topic))]
-            asked: Any = dict.fromkeys(wanted, spec)
+            asked: Any = {KafkaTopicPartition(*tp): spec for tp in partitions}
             answers = (
                 self._admin.list_offsets(
                     asked, isolation_level=IsolationLevel.READ_COMMITTED, request_timeout=ASK_SECONDS
@@ -129,20 +134,14 @@ class KafkaLog:
         except KafkaException as error:
             raise LogUnavailable(str(error)) from error
 
-    def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
-        """Return the offset of the first record that is not older, or of the end; raises LogUnavailable."""
-        wanted = KafkaTopicPartition(*partition)
-        try:
-            spec: Any = {wanted: OffsetSpec.for_timestamp(timestamp_ms)}
-            found: int = self._admin.list_offsets(spec, request_timeout=ASK_SECONDS)[wanted].result().offset
-        except KafkaException as error:
-            raise LogUnavailable(str(error)) from error
-        return found if found >= 0 else self.end_offsets([partition.topic])[partition]
-
     def _partitions_of(self, topic: str) -> int:
         """Return how many partitions a topic has: that never changes, and asking for each costs a round trip."""
         if not self._counts.get(topic):
-            self._counts[topic] = len(self._admin.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions)
+            try:
+                found = self._admin.list_topics(topic, timeout=ASK_SECONDS).topics[topic]
+            except KafkaException as error:
+                raise LogUnavailable(str(error)) from error
+            self._counts[topic] = len(found.partitions)
         return self._counts[topic]
 
     def close(self) -> None:

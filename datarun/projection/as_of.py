@@ -101,7 +101,8 @@ def as_of(ground: Ground, moment: datetime, *, progress: Progress) -> Iterator[P
             create_read_model(connection, schema=ground.schema)
         # Of runners the log remembers only the last hour.
         topics = [ground.catalogue.full_name(topic) for topic in PROJECTED if topic.kind is not Kind.STATE]
-        work.bring_to(connection, event_log.offsets_after(topics, int(moment.timestamp() * 1000)))
+        later = int(moment.timestamp() * 1000) + 1
+        work.bring_to(connection, event_log.offsets_at(event_log.end_offsets(topics), later))
         yield Past(connection, ground.schema, work.applied)
     finally:
         connection.rollback()
