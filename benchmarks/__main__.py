@@ -11,6 +11,7 @@ BENCHMARKS = (
     "bench_levels",
     "bench_peers",
     "bench_projection",
+    "bench_visible",
     "bench_gateway",
     "bench_reads",
     "bench_swap",

@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 import requests
 import uvloop
 
-from benchmarks.bench_projection import servers
+from benchmarks.local_servers import servers
 from datarun import tokens
 from datarun.db import connect, upgrade
 from datarun.log.admin import create_topics

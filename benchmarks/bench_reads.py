@@ -17,7 +17,7 @@ import requests
 from psycopg2.extensions import cursor as Cursor
 
 from benchmarks.bench_gateway import fold, packed, process
-from benchmarks.bench_projection import servers
+from benchmarks.local_servers import servers
 from datarun import tokens
 from datarun.blobs import open_blobs
 from datarun.db import connect, upgrade

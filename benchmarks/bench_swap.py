@@ -17,7 +17,8 @@ from functools import partial
 
 import requests
 
-from benchmarks.bench_projection import CONTEXT, events_of, fill, projected, projector, servers
+from benchmarks.local_servers import projected, projector, servers
+from benchmarks.made_up_folds import CONTEXT, events_of, fill
 from datarun import accounts, db
 from datarun.db import connect
 from datarun.envelope import encode
@@ -108,7 +109,7 @@ def swap_often(kafka: str, url: str, swaps: int) -> list[Swapped]:
     for number in range(swaps):
         schema = OLD if number % 2 else NEXT
         ground = Ground(partial(KafkaLog, kafka), partial(connect, url), Catalogue(PREFIX), schema)
-        work = Rebuild(ground, jobs=1, progress=lambda *_: None)
+        work = Rebuild(ground, progress=lambda *_: None)
         done.append(roll_back(work) if number % 2 else swap(work))
         time.sleep(0.5)
     return done
@@ -128,7 +129,7 @@ def main() -> None:
             while projected(connect(url)) < count:
                 time.sleep(0.5)
             ground = Ground(partial(KafkaLog, kafka), partial(connect, url), Catalogue(PREFIX), NEXT)
-            Rebuild(ground, jobs=1, progress=lambda *_: None).build()
+            Rebuild(ground, progress=lambda *_: None).build()
             readers = Readers(address, folds)
             writer = threading.Thread(target=append_for_ever, args=(log, folds, stopping))
             readers.start()

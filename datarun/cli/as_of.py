@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +28,6 @@ def as_of(
         bool, typer.Option("--json", help="One JSON object a line, datasets first, without a limit.")
     ] = False,
     limit: Annotated[int, typer.Option(min=1, help="So many folds are shown at the most.")] = SHOWN,
-    jobs: Annotated[int, typer.Option(min=1, max=12, help="Processes to work with.")] = min(os.cpu_count() or 1, 12),
     folder: Folder = DEFAULT_FOLDER,
     kafka: Kafka = None,
     postgres: Postgres = None,
@@ -46,7 +44,7 @@ def as_of(
     wanted = Wanted(fold_id=fold, submission_id=submission, raw_data_id=dataset)
     servers = ground(folder, kafka, postgres, topic_prefix, schema="as_of")
     with database_errors(), bar("reading the log") as progress:  # noqa: SIM117 - the bar is there first
-        with read_model_at(servers, at, jobs=jobs, progress=progress) as past:
+        with read_model_at(servers, at, progress=progress) as past:
             if json:
                 _print_lines(past, wanted)
             else:

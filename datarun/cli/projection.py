@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
     from datarun.projection.verify import Verdict
 
 Schema = Annotated[str, typer.Option(help="The schema that is built beside the live one.")]
-Jobs = Annotated[int, typer.Option(min=1, max=12, help="Processes to work with.")]
-JOBS = min(os.cpu_count() or 1, 12)
 
 app = typer.Typer(help="The read model, which the log can make anew.", no_args_is_help=True)
 
@@ -56,7 +53,6 @@ def rebuild(
     folder: Folder = DEFAULT_FOLDER,
     schema: Schema = NEXT,
     fresh: Annotated[bool, typer.Option("--fresh", help="Drop the schema first.")] = False,
-    jobs: Jobs = JOBS,
     kafka: Kafka = None,
     postgres: Postgres = None,
     topic_prefix: TopicPrefix = None,
@@ -64,7 +60,7 @@ def rebuild(
     """Project the whole log into another schema and compare it with the live one; interrupted, it goes on."""
     from datarun.projection.verify import verify as compare
 
-    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), jobs, "rebuilding") as work:
+    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), "rebuilding") as work:
         work.build(fresh=fresh)
         verdict = compare(work)
     _conclude(work, verdict)
@@ -82,7 +78,7 @@ def verify(
     """Compare the checksums of every table at equal offsets; exit with 1 when they differ."""
     from datarun.projection.verify import verify as compare
 
-    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), JOBS, "catching up") as work:
+    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), "catching up") as work:
         verdict = compare(work)
     _conclude(work, verdict)
 
@@ -102,7 +98,7 @@ def diff(
     from datarun.cli.projection_report import show_differences
     from datarun.projection.verify import differ
 
-    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), JOBS, "catching up") as work:
+    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), "catching up") as work:
         found = differ(work, limit=limit)
     show_differences(found, schema, as_json=json)
     if found:
@@ -125,7 +121,7 @@ def swap(
     from datarun.cli.projection_report import show_swapped
     from datarun.projection.swap import swap as put_in_place
 
-    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), JOBS, "catching up") as work:
+    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=schema), "catching up") as work:
         swapped = put_in_place(work, accept_differences=accept_differences)
     show_swapped(swapped, f"{schema} is live; the one before it is {OLD}")
 
@@ -142,7 +138,7 @@ def rollback(
     from datarun.cli.projection_report import show_swapped
     from datarun.projection.swap import roll_back
 
-    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=OLD), JOBS, "catching up") as work:
+    with _work(_beside(folder, kafka, postgres, topic_prefix, schema=OLD), "catching up") as work:
         swapped = roll_back(work)
     show_swapped(swapped, f"{OLD} is live again; the one it replaced is {NEXT}")
 
@@ -156,13 +152,13 @@ def _beside(folder: Path, kafka: str | None, postgres: str | None, topic_prefix:
 
 
 @contextmanager
-def _work(ground: Ground, jobs: int, doing: str) -> Iterator[Rebuild]:
+def _work(ground: Ground, doing: str) -> Iterator[Rebuild]:
     from datarun.cli.projection_report import bar
     from datarun.cli.servers import database_errors
     from datarun.projection.rebuild import Rebuild
 
     with database_errors(), bar(doing) as progress:
-        yield Rebuild(ground, jobs=jobs, progress=progress)
+        yield Rebuild(ground, progress=progress)
 
 
 def _conclude(work: Rebuild, verdict: Verdict) -> None:

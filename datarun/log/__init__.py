@@ -5,7 +5,7 @@ Delivery is at least once, order holds per topic and partition, and there is no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -88,12 +88,8 @@ class EventLog(Protocol):
         """Return, for every partition of the topics, the first offset that is kept."""
         ...
 
-    def offsets_after(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int]:
-        """Return, for every partition, the offset of the first record later than a moment; its end without one."""
-        ...
-
-    def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
-        """Return the offset of the first record that is not older, or of the end; raises LogUnavailable."""
+    def offsets_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """Return each partition's first offset that is not older than a moment, or its end; raises LogUnavailable."""
         ...
 
     def close(self) -> None:

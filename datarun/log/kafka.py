@@ -92,9 +92,12 @@ class KafkaLog:
             reached: dict[TopicPartition, int] = dict(start)
             while not (until_end and all(reached[tp] >= end.get(tp, 0) for tp in start)):
                 messages = consumer.consume(READ_BATCH, idle_seconds)
-                yield [stored(message) for message in messages if _usable(message)]
+                told = [message for message in messages if message.error() is not None]
+                usable = [message for message in messages if message.error() is None] if told else messages
+                ends = dict(_ends(told))
+                yield list(map(stored, usable))
                 if until_end:
-                    reached |= self._positions(consumer, start) | dict(_ends(messages))
+                    reached |= self._positions(consumer, start) | ends
         finally:
             consumer.close()
 
@@ -106,19 +109,22 @@ class KafkaLog:
         """Return, for every partition of the topics, the first offset that is kept."""
         return self._offsets(topics, OffsetSpec.earliest())  # type: ignore[no-untyped-call]
 
-    def offsets_after(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int]:
-        """Return, for every partition, the offset of the first record later than a moment; its end without one."""
-        # In this order: what is appended between the two answers is later than the moment, and has an offset.
-        ends = self.end_offsets(topics)
-        later = self._offsets(topics, OffsetSpec.for_timestamp(timestamp_ms + 1))
-        return {tp: later[tp] if later[tp] >= 0 else end for tp, end in ends.items()}
+    def offsets_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """Return each partition's first offset that is not older than a moment, or its end; raises LogUnavailable."""
+        wanted = list(partitions)
+        # In this order: what is appended between the two answers is not older than the moment, and has an offset.
+        ends = self._offsets_of(wanted, OffsetSpec.latest())  # type: ignore[no-untyped-call]
+        found = self._offsets_of(wanted, OffsetSpec.for_timestamp(timestamp_ms))
+        return {tp: found[tp] if found[tp] >= 0 else end for tp, end in ends.items()}
 
     def _offsets(self, topics: Sequence[str], spec: OffsetSpec) -> dict[TopicPartition, int]:
-        try:
-            wanted = [KafkaTopicPartition(topic, n) for topic in topics for n in range(self._partitions_of(topic))]
-        except KafkaException as error:
-            raise LogUnavailable(str(error)) from error
-        found = self._found(dict.fromkeys(wanted, spec), isolation_level=IsolationLevel.READ_COMMITTED)
+        return self._offsets_of(
+            [TopicPartition(topic, n) for topic in topics for n in range(self._partitions_of(topic))], spec
+        )
+
+    def _offsets_of(self, partitions: Iterable[TopicPartition], spec: OffsetSpec) -> dict[TopicPartition, int]:
+        asked = {KafkaTopicPartition(*tp): spec for tp in partitions}
+        found = self._found(asked, isolation_level=IsolationLevel.READ_COMMITTED)
         return {TopicPartition(tp.topic, tp.partition): offset for tp, offset in found.items()}
 
     def _asking(self) -> AdminClient:
@@ -143,16 +149,14 @@ class KafkaLog:
         answers = self._admin.list_offsets(asked, request_timeout=ASK_SECONDS, **options)
         return {tp: answer.result().offset for tp, answer in answers.items()}
 
-    def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
-        """Return the offset of the first record that is not older, or of the end; raises LogUnavailable."""
-        wanted = KafkaTopicPartition(*partition)
-        found = self._found({wanted: OffsetSpec.for_timestamp(timestamp_ms)})[wanted]
-        return found if found >= 0 else self.end_offsets([partition.topic])[partition]
-
     def _partitions_of(self, topic: str) -> int:
         """Return how many partitions a topic has: that never changes, and asking for each costs a round trip."""
         if not self._counts.get(topic):
-            self._counts[topic] = len(self._admin.list_topics(topic, timeout=ASK_SECONDS).topics[topic].partitions)
+            try:
+                found = self._admin.list_topics(topic, timeout=ASK_SECONDS).topics[topic]
+            except KafkaException as error:
+                raise LogUnavailable(str(error)) from error
+            self._counts[topic] = len(found.partitions)
         return self._counts[topic]
 
     def close(self) -> None:
@@ -174,6 +178,8 @@ class KafkaLog:
                 # A partition may end in a hole, which moves no position.
                 "enable.partition.eof": tells_end,
                 "queued.max.messages.kbytes": 65536,
+                # Partitions come in turns of so much, and so near each other what happened at about the same time.
+                "max.partition.fetch.bytes": 262144,
                 "fetch.wait.max.ms": 50,
                 "log_level": 2,
             }
@@ -191,31 +197,30 @@ class KafkaLog:
 
 def stored(message: Message) -> StoredRecord:
     """Return a Kafka message as the rest of datarun knows it."""
-    # By position: names cost a rebuild a microsecond a record.
-    return StoredRecord(
-        message.topic() or "",
-        message.partition() or 0,
-        message.offset() or 0,
-        message.key(),
-        message.value(),
-        message.headers() or (),  # type: ignore[arg-type]
-        message.timestamp()[1],
+    # Not by its class's own __new__, which is written in Python: a rebuild does this a million times over.
+    return tuple.__new__(
+        StoredRecord,
+        (
+            message.topic(),
+            message.partition(),
+            message.offset(),
+            message.key(),
+            message.value(),
+            message.headers() or (),
+            message.timestamp()[1],
+        ),
     )
 
 
-def _usable(message: Message) -> bool:
-    error = message.error()
-    if error is None:
-        return True
-    if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART or error.fatal():
-        raise LogUnavailable(str(error))
-    return False
-
-
 def _ends(messages: Iterable[Message]) -> Iterator[tuple[TopicPartition, int]]:
+    """Yield what these tell of ends of partitions; raises LogUnavailable for what cannot be read any more."""
     for message in messages:
         error = message.error()
-        if error is not None and error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own codes
+        if error is None:
+            continue
+        if error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART or error.fatal():
+            raise LogUnavailable(str(error))
+        if error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001 - librdkafka's own codes
             yield TopicPartition(message.topic() or "", message.partition() or 0), message.offset() or 0
 
 

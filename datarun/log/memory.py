@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from time import time
 
@@ -64,17 +64,13 @@ class MemoryLog:
         """Return 0 for every partition of the topics."""
         return dict.fromkeys(self.end_offsets(topics), 0)
 
-    def offsets_after(self, topics: Sequence[str], timestamp_ms: int) -> dict[TopicPartition, int]:
-        """Return, for every partition, the offset of the first record later than a moment; its end without one."""
+    def offsets_at(self, partitions: Iterable[TopicPartition], timestamp_ms: int) -> dict[TopicPartition, int]:
+        """Return each partition's first offset that is not older than a moment, or its end."""
+        found = {tp: self._partitions.get(tp, []) for tp in partitions}
         return {
-            tp: next((one.offset for one in self._partitions.get(tp, ()) if one.timestamp_ms > timestamp_ms), end)
-            for tp, end in self.end_offsets(topics).items()
+            tp: next((record.offset for record in records if record.timestamp_ms >= timestamp_ms), len(records))
+            for tp, records in found.items()
         }
-
-    def offset_at(self, partition: TopicPartition, timestamp_ms: int) -> int:
-        """Return the offset of the first record that is not older, or of the end."""
-        records = self._partitions.get(partition, [])
-        return next((record.offset for record in records if record.timestamp_ms >= timestamp_ms), len(records))
 
     def close(self) -> None:
         """Nothing is unsent."""

@@ -52,7 +52,8 @@ class Span:
 
         Raises LogUnavailable.
         """
-        start, end = log.offsets_after(topics, since_ms - 1), log.offsets_after(topics, until_ms)
+        known = log.end_offsets(topics)
+        start, end = log.offsets_at(known, since_ms), log.offsets_at(known, until_ms + 1)
         wanted = [tp for tp in start if start[tp] < end[tp] and (partitions is None or tp.partition in partitions)]
         return cls({tp: start[tp] for tp in wanted}, {tp: end[tp] for tp in wanted})
 

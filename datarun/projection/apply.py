@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 from psycopg2 import DataError
@@ -15,12 +16,16 @@ from datarun.log import StoredRecord, TopicPartition
 from datarun.projection import columns, offsets, statements
 from datarun.projection.batch import Batch, dead_letter, fold
 from datarun.projection.columns import Columns
+from datarun.projection.copying import Unfit
 from datarun.projection.evolve import Registers
 from datarun.projection.offsets import Offsets
 from datarun.projection.statements import Register, in_schema, upsert
 from datarun.projection.text import json_text
 from datarun.readmodel import SCHEMA
 from datarun.topics import Catalogue
+
+COPY_BYTES = 1024**2
+"""Sent to the database at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def load(batch: Batch, connection: Connection, *, start: Offsets, end: Offsets, 
             _write(cursor, batch, end, schema=schema)
             crash_point("projector.before_commit")
         crash_point("projector.after_commit")
-    except DataError:
+    except (DataError, Unfit):
         return False
     return True
 
@@ -74,14 +79,16 @@ def load(batch: Batch, connection: Connection, *, start: Offsets, end: Offsets, 
 def _load_folds(cursor: Cursor, batch: Batch, *, schema: str) -> None:
     """Insert the folds nothing is known of yet, and take them out of the batch."""
     kept = batch.registers
-    rows = [_whole(kept, fold_id) for fold_id in kept.requests]
-    if not rows:
-        return
     cursor.execute(in_schema(statements.TAKE_TURNS, schema))
-    cursor.execute(in_schema(statements.NEW_FOLDS, schema), (json_text(rows),))
-    inserted = {fold_id for (fold_id,) in cursor.fetchall()}
+    cursor.execute(in_schema(statements.KNOWN_FOLDS, schema), (list(kept.requests),))
+    new = kept.requests.keys() - {fold_id for (fold_id,) in cursor.fetchall()}
+    if not new:
+        return
+    # Sorted, since so the indexes grow at their ends.
+    rows = statements.FOLDS.copied(_whole(kept, fold_id) for fold_id in sorted(new))
+    cursor.copy_expert(in_schema(statements.COPY_FOLDS, schema), BytesIO(rows), size=COPY_BYTES)
     for register in (kept.requests, kept.runs, kept.fetches):
-        for fold_id in inserted & register.keys():
+        for fold_id in new & register.keys():
             del register[fold_id]
 
 

@@ -86,13 +86,13 @@ _NOTHING_YET: Row = {"cause": None, "message": None, "runner_id": None, "run_at"
 
 
 @contextmanager
-def as_of(ground: Ground, moment: datetime, *, jobs: int, progress: Progress) -> Iterator[Past]:
+def as_of(ground: Ground, moment: datetime, *, progress: Progress) -> Iterator[Past]:
     """Yield the read model of a moment, whose tables last as long as the block; `ground.schema` is not looked at.
 
     Raises LogUnavailable, and psycopg2's OperationalError; what a killed process leaves the next one drops.
     """
     ground = replace(ground, schema=f"{PREFIX}{os.getpid()}_{time.time_ns():x}")
-    work = Rebuild(ground, jobs=jobs, progress=progress)
+    work = Rebuild(ground, progress=progress)
     event_log, connection = ground.open_log(), ground.open_database()
     try:
         _drop_left(connection)
@@ -101,7 +101,8 @@ def as_of(ground: Ground, moment: datetime, *, jobs: int, progress: Progress) ->
             create_read_model(connection, schema=ground.schema)
         # Of runners the log remembers only the last hour.
         topics = [ground.catalogue.full_name(topic) for topic in PROJECTED if topic.kind is not Kind.STATE]
-        work.bring_to(connection, event_log.offsets_after(topics, int(moment.timestamp() * 1000)))
+        later = int(moment.timestamp() * 1000) + 1
+        work.bring_to(connection, event_log.offsets_at(event_log.end_offsets(topics), later))
         yield Past(connection, ground.schema, work.applied)
     finally:
         connection.rollback()

@@ -11,6 +11,7 @@ from datarun.errors import Rejected
 from datarun.log import StoredRecord
 from datarun.projection.columns import Columns
 from datarun.projection.evolve import Projected, Registers, evolve
+from datarun.projection.forms import at_home
 from datarun.topics import Catalogue
 
 
@@ -25,15 +26,19 @@ class Batch:
 def fold(records: Iterable[StoredRecord], *, catalogue: Catalogue, into: Batch | None = None) -> Batch:
     """Fold records, each partition's in order; a record that can never be applied becomes a dead letter."""
     batch = Batch() if into is None else into
-    registers = batch.registers
+    registers, read = batch.registers, at_home(catalogue)
     for record in records:
-        try:
-            event = decode(record.value, record.headers)
-            check_route(event, record, catalogue=catalogue)
-        except Rejected as error:
-            batch.dead.append(dead_letter(record, reason=error.reason, detail=str(error)))
-        else:
-            evolve(registers, cast("Projected", event), record)
+        event = read(record)
+        if event is None:
+            try:
+                event = decode(record.value, record.headers)
+                check_route(event, record, catalogue=catalogue)
+            except Rejected as error:
+                batch.dead.append(dead_letter(record, reason=error.reason, detail=str(error)))
+                continue
+        # Without its bytes: a rebuild keeps many, and what is kept needs but its place and its time.
+        bare = tuple.__new__(StoredRecord, (*record[:3], None, None, (), record[6]))
+        evolve(registers, cast("Projected", event), bare)
     return batch
 
 

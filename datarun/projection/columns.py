@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,7 @@ from datarun.events import (
     Cause,
     DataSplit,
     DataUploaded,
+    Event,
     Fault,
     FoldCancelled,
     FoldFailed,
@@ -22,19 +24,17 @@ from datarun.events import (
     Metrics,
     PredictionsFetched,
     RunnerHeartbeat,
-    Sandbox,
     SplitFailed,
     SplitRequested,
     Stage,
 )
-from datarun.lifecycle import RANK_OF
-from datarun.projection.evolve import NO_DELIVERY, Kept, RunOfFold
+from datarun.projection.evolve import NO_DELIVERY, RANKS, Kept, RunOfFold
+from datarun.projection.forms import FORMS
 from datarun.projection.text import storable
 
 Columns = dict[str, Any]
 LAST_MS = 253_402_300_799_999
 """The end of the year 9999, the last moment Python can name."""
-_NO_METRICS = Metrics()
 
 
 def moment(timestamp_ms: int) -> datetime:
@@ -72,21 +72,10 @@ def run(kept: Kept[RunOfFold]) -> Columns:
         "submission_id": event.submission_id,
         "raw_data_id": event.raw_data_id,
         "run_attempt": event.attempt,
-        "run_rank": int(RANK_OF[type(event)]),
+        "run_rank": int(RANKS[type(event)]),
         "run_at": moment(kept.record.timestamp_ms),
     }
-    if isinstance(event, FoldCancelled):
-        return {**columns, "run_delivery": NO_DELIVERY, **_measured(_NO_METRICS, None), **_cancelled(event)}
-    columns |= {"run_delivery": event.delivery, "runner_id": event.runner_id}
-    match event:
-        case FoldTested():
-            return {**columns, **_measured(event.metrics, event.sandbox), **_tested(event)}
-        case FoldStarted() | FoldLost() | FoldHandedBack():
-            return {**columns, **_measured(_NO_METRICS, None)}
-        case FoldTrained():
-            return {**columns, **_measured(event.metrics, event.sandbox), **_trained(event)}
-        case FoldFailed():
-            return {**columns, **_measured(event.metrics, event.sandbox), **_failed(event)}
+    return columns | _RUNS[type(event)](event)
 
 
 def fetch(kept: Kept[PredictionsFetched]) -> Columns:
@@ -156,8 +145,13 @@ def heartbeat(kept: Kept[RunnerHeartbeat]) -> Columns:
     }
 
 
+def _unmeasured(event: FoldStarted | FoldLost | FoldHandedBack) -> Columns:
+    return {**_BLANK_METRICS, "run_delivery": event.delivery, "runner_id": event.runner_id}
+
+
 def _trained(event: FoldTrained) -> Columns:
     return {
+        **_measured(event),
         "full_train_predictions": _blob(event.full_train_predictions),
         "full_train_shape": event.predictions_shape,
     }
@@ -165,6 +159,7 @@ def _trained(event: FoldTrained) -> Columns:
 
 def _tested(event: FoldTested) -> Columns:
     return {
+        **_measured(event),
         "log": event.log,
         "full_train_predictions": _blob(event.full_train_predictions),
         "full_train_shape": event.full_train_shape,
@@ -175,6 +170,7 @@ def _tested(event: FoldTested) -> Columns:
 
 def _failed(event: FoldFailed) -> Columns:
     return {
+        **_measured(event),
         "stage": event.stage.value,
         "cause": event.cause.value,
         "fault": event.fault.value,
@@ -188,6 +184,8 @@ def _failed(event: FoldFailed) -> Columns:
 def _cancelled(event: FoldCancelled) -> Columns:
     why = f": {event.reason}" if event.reason else ""
     return {
+        **_BLANK_METRICS,
+        "run_delivery": NO_DELIVERY,
         "stage": Stage.TRAIN.value,
         "cause": Cause.CANCELLED.value,
         "fault": Fault.USER.value,
@@ -195,8 +193,11 @@ def _cancelled(event: FoldCancelled) -> Columns:
     }
 
 
-def _measured(metrics: Metrics, sandbox: Sandbox | None) -> Columns:
+def _measured(event: FoldTrained | FoldTested | FoldFailed) -> Columns:
+    metrics, sandbox = event.metrics, event.sandbox
     return {
+        "run_delivery": event.delivery,
+        "runner_id": event.runner_id,
         "train_time": metrics.train_time,
         "train_cpu_time": metrics.train_cpu_time,
         "train_memory": metrics.train_memory,
@@ -210,3 +211,16 @@ def _measured(metrics: Metrics, sandbox: Sandbox | None) -> Columns:
 
 def _blob(blob: Blob) -> str:
     return f"{blob.sha256}:{blob.size}"
+
+
+_BLANK_METRICS = Metrics().model_dump()
+_OF_EVENT: dict[type[Event], Callable[[Any], Columns]] = {
+    FoldStarted: _unmeasured,
+    FoldTrained: _trained,
+    FoldTested: _tested,
+    FoldFailed: _failed,
+    FoldLost: _unmeasured,
+    FoldHandedBack: _unmeasured,
+    FoldCancelled: _cancelled,
+}
+_RUNS = {kind: run for event, run in _OF_EVENT.items() for kind in (event, FORMS[event])}

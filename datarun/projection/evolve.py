@@ -28,8 +28,9 @@ from datarun.events import (
     SplitFailed,
     SplitRequested,
 )
-from datarun.lifecycle import RANK_OF, order
+from datarun.lifecycle import RANK_OF, Rank, order
 from datarun.log import StoredRecord
+from datarun.projection.forms import FORMS
 from datarun.projection.text import storable
 
 RunOfDelivery = FoldStarted | FoldTrained | FoldTested | FoldFailed | FoldLost | FoldHandedBack
@@ -78,11 +79,11 @@ class Registers:
 def evolve(into: Registers, event: Projected, record: StoredRecord) -> None:
     """Take an event into the registers it may fill."""
     # Not `match`: its isinstance asks pydantic's metaclass for every case, half of the time a replay takes.
-    TAKERS[type(event)](into, event, record)
+    _TAKERS[type(event)](into, event, record)
 
 
 def _run(into: Registers, event: RunOfDelivery, record: StoredRecord) -> None:
-    run = (event.attempt, event.delivery, RANK_OF[type(event)])
+    run = (event.attempt, event.delivery, RANKS[type(event)])
     kept: Kept[RunOfFold] = Kept(order(run), event, record)
     _keep(into.runs, event.fold_id, kept)
 
@@ -143,6 +144,12 @@ TAKERS: Mapping[type[Event], Callable[[Registers, Any, StoredRecord], None]] = {
     SplitFailed: _split_result,
 }
 """Who takes which event; a test holds it to all that the projected topics carry."""
+
+RANKS: dict[type, Rank] = {kind: rank for event, rank in RANK_OF.items() for kind in (event, FORMS[event])}
+"""How far a fold has come with an event, or with its form."""
+_TAKERS: dict[type, Callable[[Registers, Any, StoredRecord], None]] = {
+    kind: taker for event, taker in TAKERS.items() for kind in (event, FORMS.get(event, event))
+}
 
 K = TypeVar("K", bound=Hashable)
 

@@ -5,10 +5,9 @@ Every batch commits its offsets, so an interrupted rebuild goes on where it was,
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 
 from psycopg2.errors import LockNotAvailable
@@ -21,8 +20,6 @@ from datarun.readmodel import SCHEMA, VERSION
 from datarun.readmodel.schema import create_read_model, drop_read_model, version_of
 from datarun.topics import PROJECTED
 
-WORTH_PROCESSES = 300_000
-"""Below so many records starting processes takes longer than they save."""
 REPORT_SECONDS = 0.2
 ALONE_SECONDS = 2
 """A command that was killed lets go as soon as Postgres notices."""
@@ -43,13 +40,12 @@ class NotBuilt(DatarunError):
 
 
 class Rebuild:
-    """One schema made from the log, by as many processes as `jobs`, one for each core."""
+    """One schema made from the log."""
 
-    def __init__(self, ground: Ground, *, jobs: int, progress: Progress) -> None:
+    def __init__(self, ground: Ground, *, progress: Progress) -> None:
         self.ground = ground
         self.applied = 0
         self.seconds = 0.0
-        self._jobs = jobs
         self._progress = progress
 
     def build(self, *, fresh: bool = False) -> None:
@@ -94,16 +90,12 @@ class Rebuild:
         here = self._here(connection, until)
         left = {tp: end - here[tp] for tp, end in until.items() if here[tp] < end}
         total = before + sum(left.values())
-        jobs = self._jobs if sum(left.values()) >= WORTH_PROCESSES else 1
-        with _pool(jobs) as pool:
-            running = [
-                pool.submit(project_share, self.ground, {tp: here[tp] for tp in share}, until)
-                for share in _shares(left, jobs)
-            ]
-            while wait(running, REPORT_SECONDS).not_done:
+        with ThreadPoolExecutor(1) as pool:
+            running = pool.submit(project_share, self.ground, {tp: here[tp] for tp in left}, until)
+            while wait([running], REPORT_SECONDS).not_done:
                 now = self._here(connection, until)
                 self._progress(before + sum(now[tp] - here[tp] for tp in left), total)
-            self.applied += sum(share.result() for share in running)
+            self.applied += running.result()
         self._progress(self.applied, total)
         self.seconds += time.monotonic() - started
         return self._pass_over(connection, until)
@@ -133,21 +125,3 @@ class Rebuild:
                 offsets[tp] = max(offsets[tp], end)
             move_offsets(cursor, offsets, schema=self.ground.schema)
             return offsets
-
-
-def _pool(jobs: int) -> ProcessPoolExecutor | ThreadPoolExecutor:
-    if jobs == 1:
-        return ThreadPoolExecutor(1)
-    # Not forked: librdkafka's and psycopg2's threads and connections do not survive that.
-    return ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn"))
-
-
-def _shares(left: Offsets, jobs: int) -> list[Offsets]:
-    """Deal the partitions out, the longest first, each to who has least to do."""
-    shares: list[Offsets] = [{} for _ in range(jobs)]
-    load = [0] * jobs
-    for tp in sorted(left, key=lambda one: left[one], reverse=True):
-        least = load.index(min(load))
-        shares[least][tp] = left[tp]
-        load[least] += left[tp]
-    return [share for share in shares if share]

@@ -1,7 +1,7 @@
-"""A share of the log's partitions, projected by one loop: what a rebuild does, in this process or in several.
+"""Some partitions of the log, projected by one loop: what a rebuild does.
 
-Because the projection commutes, shares may be projected side by side. Records are folded as they come, so most of a
-fold's events never become a row; while one stretch is written the next is read.
+Records are folded as they come, so most of a fold's events never become a row; while one stretch is written the next
+is read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from psycopg2.extensions import connection as Connection
 
-from datarun.log import EventLog, Position, StoredRecord, TopicPartition
+from datarun.log import EventLog, Position, StoredRecord
 from datarun.log.holes import is_hole
 from datarun.projection.apply import load
 from datarun.projection.batch import Batch, fold
@@ -22,9 +22,10 @@ from datarun.projection.holes import apply_over_holes
 from datarun.projection.offsets import Gap, Offsets, unseen
 from datarun.topics import Catalogue, Kind
 
-RECORDS_A_BATCH = 20_000
-"""More would spare the database another row in ten, and cost memory and with it time."""
-BYTES_A_BATCH = 48 * 1024**2
+RECORDS_A_BATCH = 100_000
+"""With a fifth of that two folds of three are cut, and written twice; with twice as many one in forty less."""
+BYTES_A_BATCH = 128 * 1024**2
+"""Of the records' values; what is kept of them takes about twice as much."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,14 +40,14 @@ class Ground:
 
 def project_share(ground: Ground, start: Offsets, until: Offsets) -> int:
     """Apply the records of some partitions from `start` up to `until` and return how many there were."""
-    with opened(ground) as (event_log, connection), _uncollected():
+    with opened(ground) as (event_log, connection):
         return project(ground, event_log, connection, start, until)
 
 
 def project(ground: Ground, event_log: EventLog, connection: Connection, start: Offsets, until: Offsets) -> int:
     """Do the same with a log and a database that are open; a stretch is written while the next one is read."""
     count = 0
-    with ThreadPoolExecutor(1) as writer:
+    with _uncollected(), ThreadPoolExecutor(1) as writer:
         writing: Future[int] | None = None
         for stretch in _stretches(ground, event_log, start, until):
             count += writing.result() if writing else 0
@@ -71,7 +72,8 @@ def opened(ground: Ground) -> Iterator[tuple[EventLog, Connection]]:
 def batches(event_log: EventLog, start: Offsets, until: Offsets) -> Iterator[list[StoredRecord]]:
     """Yield the records of some partitions from `start` up to `until`, as they are fetched."""
     for records in event_log.read(start, until_end=True):
-        wanted = [one for one in records if one.offset < until[TopicPartition(one.topic, one.partition)]]
+        # Equal to the partition, and made in a tenth of the time.
+        wanted = [one for one in records if one.offset < until[one[:2]]]  # type: ignore[index]
         if wanted:
             yield wanted
 
@@ -90,7 +92,8 @@ class _Stretch:
         """Fold more of the same partitions; raises Gap where records are missing, unless nothing was ever there."""
         while records:
             try:
-                fresh = unseen(records, dict(self.end), catalogue=catalogue)
+                offsets = dict(self.end)
+                fresh = unseen(records, offsets, catalogue=catalogue)
             except Gap as gap:
                 if not is_hole(event_log, gap.partition, gap.expected, gap.found):
                     raise
@@ -100,11 +103,11 @@ class _Stretch:
                 records = records[after:]
             else:
                 self._fold(fresh, catalogue)
+                self.end.update(offsets)
                 return
 
     def _fold(self, fresh: list[StoredRecord], catalogue: Catalogue) -> None:
         fold(fresh, catalogue=catalogue, into=self.batch)
-        self.end.update((TopicPartition(one.topic, one.partition), one.offset + 1) for one in fresh)
         self.records += len(fresh)
         self.size_bytes += sum(len(one.value or b"") for one in fresh)
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from datarun.lifecycle import FIRST_TERMINAL
-from datarun.projection.text import json_text
+from datarun.projection.copying import Rows
+from datarun.readmodel import tables
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -37,12 +38,11 @@ BLANK_FOLD = dict.fromkeys(
 )  # fmt: skip
 """What the columns of a fold are that no register has filled yet and that are never null."""
 
-NEW_FOLDS = f"""
-insert into "{{schema}}".fold
-select * from json_populate_recordset(
-    json_populate_record(null::"{{schema}}".fold, '{json_text(BLANK_FOLD)}'), %s::json)
-on conflict do nothing returning fold_id
-"""  # noqa: S608 - constants
+FOLDS = Rows(tables.fold, BLANK_FOLD)
+
+KNOWN_FOLDS = 'select fold_id from "{schema}".fold where fold_id = any(%s)'
+
+COPY_FOLDS = f'copy "{{schema}}".fold ({", ".join(FOLDS.columns)}) from stdin (format binary)'
 """Folds that nothing is known of, whole: one row at once, not one for each register."""
 
 LOCK_OFFSETS = f"""{STAY};

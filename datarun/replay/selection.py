@@ -35,7 +35,8 @@ class Wanted:
         stop = selection.stop_offset
         ends = {tp: end if stop is None else min(end, stop) for tp, end in ends.items() if tp in starts}
         if selection.since_ms is not None:
-            starts = {tp: max(start, log.offset_at(tp, selection.since_ms)) for tp, start in starts.items()}
+            since = log.offsets_at(starts, selection.since_ms)
+            starts = {tp: max(start, since[tp]) for tp, start in starts.items()}
         return starts, {tp: max(end, starts[tp]) for tp, end in ends.items()}
 
 

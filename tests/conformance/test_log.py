@@ -141,7 +141,7 @@ def test_end_offsets_count_what_was_appended(system):
     assert sum(ends.values()) == 1
 
 
-def test_offsets_after_a_moment_are_those_of_the_first_later_records(system):
+def test_offsets_at_a_moment_are_those_of_the_first_records_that_are_not_older(system):
     """Whoever reads up to them has seen what was there at that moment, and nothing else."""
     topic = system.catalogue.full_name(FOLD_EVENTS)
     for number in range(20):
@@ -152,9 +152,9 @@ def test_offsets_after_a_moment_are_those_of_the_first_later_records(system):
     between = system.log.end_offsets([topic])
     for number in range(5):
         append(system, FOLD_EVENTS, str(number).encode(), b"late")
-    assert system.log.offsets_after([topic], moment) == between
-    assert system.log.offsets_after([topic], 0) == dict.fromkeys(between, 0)
-    assert system.log.offsets_after([topic], moment + 60_000) == system.log.end_offsets([topic])
+    assert system.log.offsets_at(between, moment) == between
+    assert system.log.offsets_at(between, 0) == dict.fromkeys(between, 0)
+    assert system.log.offsets_at(between, moment + 60_000) == system.log.end_offsets([topic])
 
 
 def test_reading_starts_where_it_is_told(system):
@@ -167,12 +167,16 @@ def test_reading_starts_where_it_is_told(system):
 
 
 def test_an_offset_is_found_by_its_time(system):
-    """The first record that is not older than a moment; all are younger than long ago, none is as young as tomorrow."""
+    """All are younger than long ago, none is as young as tomorrow, and a record is as old as itself."""
     position = append(system, FOLD_EVENTS, b"7", b"value")
     append(system, FOLD_EVENTS, b"7", b"another")
     tp = TopicPartition(position.topic, position.partition)
-    assert system.log.offset_at(tp, 0) == position.offset
-    assert system.log.offset_at(tp, int(time.time() * 1000) + 86_400_000) == position.offset + 2
+    records = [record for batch in system.log.read({tp: position.offset}, until_end=True) for record in batch]
+    first, second = records
+    assert system.log.offsets_at([tp], 0) == {tp: position.offset}
+    assert system.log.offsets_at([tp], second.timestamp_ms + 1) == {tp: position.offset + 2}
+    assert system.log.offsets_at([tp], int(time.time() * 1000) + 86_400_000) == {tp: position.offset + 2}
+    assert system.log.offsets_at([tp], first.timestamp_ms) == {tp: position.offset}
 
 
 def test_keys_are_where_they_are_said_to_be(system):

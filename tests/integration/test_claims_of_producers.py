@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from datarun.blobs import LocalBlobs
 from datarun.cli import app
 from datarun.db import connect
-from datarun.dead_letters.letters import GATEWAY, DeadLetter, read_letters
+from datarun.dead_letters.ledger import read_letters
+from datarun.dead_letters.letters import GATEWAY, DeadLetter
 from datarun.envelope import Context, encode, now
 from datarun.events import Dataset, FoldRequested, Split
 from datarun.intake.following import FOLLOWED

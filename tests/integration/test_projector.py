@@ -152,7 +152,7 @@ def test_holes_of_transactions_are_passed_over_and_what_was_taken_back_is_not_se
     assert sorted(found["fold"]) == sorted([first, third])
     assert found == installation.expected(log)
     options = ["--kafka", installation.kafka, "--postgres", installation.postgres_url]
-    options += ["--topic-prefix", installation.catalogue.prefix, "--dir", str(installation.folder), "--jobs", "1"]
+    options += ["--topic-prefix", installation.catalogue.prefix, "--dir", str(installation.folder)]
     rebuilt = CliRunner().invoke(command, ["rebuild", *options])
     assert rebuilt.exit_code == 0, rebuilt.output
 
@@ -258,9 +258,8 @@ def test_it_stops_when_told_and_leaves_nothing(installation: Installation, log: 
         assert projector.stop() == 0
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
 def test_a_rebuild_equals_the_live_read_model_and_says_so(
-    installation: Installation, log: KafkaLog, connection: Connection, jobs: str, monkeypatch: pytest.MonkeyPatch
+    installation: Installation, log: KafkaLog, connection: Connection
 ) -> None:
     """Two ways through the same log end in the same rows; a row that differs is noticed and named."""
     events = [event for number in range(1, 200) for event in story(number)]
@@ -268,8 +267,7 @@ def test_a_rebuild_equals_the_live_read_model_and_says_so(
     with installation.projector():
         wait_until(lambda: installation.caught_up(log), CATCH_UP_SECONDS)
         options = ["rebuild", "--kafka", installation.kafka, "--postgres", installation.postgres_url]
-        options += ["--topic-prefix", installation.catalogue.prefix, "--dir", str(installation.folder), "--jobs", jobs]
-        monkeypatch.setattr("datarun.projection.rebuild.WORTH_PROCESSES", 0)
+        options += ["--topic-prefix", installation.catalogue.prefix, "--dir", str(installation.folder)]
         equal = CliRunner().invoke(command, options)
         assert (equal.exit_code, "DIFFERENT" in equal.output) == (0, False), equal.output
         assert dump(connection, schema="rm_next") == dump(connection)

@@ -83,9 +83,9 @@ def _read(
     found = [record_at(log, request, seconds=READ_SECONDS)] if request else []
     topic = catalogue.full_name(FOLD_EVENTS)
     tp = TopicPartition(topic, partition_of(key, FOLD_EVENTS.partitions))
-    start = log.offset_at(tp, since_ms)
+    start = log.offsets_at([tp], since_ms)
     deadline = time.monotonic() + READ_SECONDS
-    with closing(log.read({tp: start}, until_end=True)) as batches:  # type: ignore[type-var]
+    with closing(log.read(start, until_end=True)) as batches:  # type: ignore[type-var]
         for batch in batches:
             found += [record for record in batch if record.key == key]
             if time.monotonic() > deadline:
