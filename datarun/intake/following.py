@@ -76,7 +76,8 @@ def follow(records: Sequence[StoredRecord], connection: Connection, *, catalogue
     """
     for first in range(0, len(records), TOGETHER):
         some = records[first : first + TOGETHER]
-        explain(_claim(some, connection, catalogue=catalogue))
+        if losers := _claim(some, connection, catalogue=catalogue):
+            explain(losers)
         with connection, connection.cursor() as cursor:
             move_offsets(cursor, {TopicPartition(one.topic, one.partition): one.offset + 1 for one in some})
 

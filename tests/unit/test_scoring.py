@@ -80,7 +80,7 @@ def test_better_is_where_perfect_predictions_are() -> None:
         if metric.kind is Kind.REGRESSION:
             truth, perfect, other = NUMBERS, NUMBERS.labels, np.array([2.0, 1.0, 4.0, 3.0])
         else:
-            truth, perfect, other = TWO, np.eye(2)[TWO.labels], distributions(5, 2)[:, ::-1] * 0.5 + 0.25
+            truth, perfect, other = TWO, np.eye(2)[TWO.labels], np.eye(2)[1 - TWO.labels] * 0.5 + 0.25
         best, worse = (score(metric, truth, None, one).value for one in (perfect, other))
         assert best is not None
         assert worse is not None
