@@ -40,7 +40,10 @@ class Context:
 
 
 def encode(event: Event, *, catalogue: Catalogue, context: Context) -> Record:
-    """Return the record of an event: right topic, right key, CloudEvents headers."""
+    """Return the record of an event: right topic, right key, CloudEvents headers, a signature where events have one.
+
+    Raises DatarunError where they have one and this process has no key.
+    """
     headers = [
         ("ce_specversion", b"1.0"),
         ("ce_id", str(event.event_id).encode()),
@@ -57,11 +60,14 @@ def encode(event: Event, *, catalogue: Catalogue, context: Context) -> Record:
         ("traceparent", context.traceparent),
     )
     headers += [(name, value.encode()) for name, value in optional if value]
-    topic = topic_of(event)
+    topic, key = topic_of(event), event.key.encode()
+    value = event.__pydantic_serializer__.to_json(event, exclude_none=True)
+    if catalogue.signatures is not None:
+        headers.append(catalogue.signatures.sign(key, value, headers))
     return Record(
         topic=catalogue.full_name(topic),
-        key=event.key.encode(),
-        value=event.__pydantic_serializer__.to_json(event, exclude_none=True),
+        key=key,
+        value=value,
         headers=tuple(headers),
         single=topic.kind is Kind.QUEUE,
     )
@@ -99,7 +105,9 @@ def decode(value: bytes | None, headers: Headers) -> Event:
 
 
 def check_route(event: Event, record: StoredRecord | Record, *, catalogue: Catalogue) -> None:
-    """Raise Misrouted unless the record's topic, key and partition are those of its event."""
+    """Raise Misrouted unless topic, key and partition are the event's, Forged unless the signature is good."""
+    if catalogue.signatures is not None:
+        catalogue.signatures.check(record)
     topic = topic_of(event)
     if record.topic != catalogue.prefix + topic.name:
         expected = catalogue.full_name(topic)

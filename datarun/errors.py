@@ -76,6 +76,12 @@ class Misrouted(Rejected):
     reason = "misrouted"
 
 
+class Forged(Rejected):
+    """The record is not signed by who may write its event."""
+
+    reason = "forged"
+
+
 class BlobsMissing(Rejected):
     """A blob that the record names is not in the store."""
 

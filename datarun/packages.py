@@ -143,9 +143,11 @@ class Switchboard:
 
     def _decoded(self, record: StoredRecord) -> Event | None:
         try:
-            return envelope.decode(record.value, record.headers)
+            event = envelope.decode(record.value, record.headers)
+            envelope.check_route(event, record, catalogue=self._catalogue)
         except Rejected:
             return None
+        return event
 
 
 def _of(request: PackageRequested) -> tuple[str, str]:

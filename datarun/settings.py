@@ -9,11 +9,13 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, SkipValidation, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from datarun.errors import DatarunError
 from datarun.log.brokers import Brokers, Security
+from datarun.signatures import Signatures
+from datarun.signing_keys import load_keys
 from datarun.topics import DEFAULT_PREFIX, Catalogue
 
 DEFAULT_DIR = Path(".datarun")
@@ -30,6 +32,8 @@ class _Environment(BaseSettings):
     show_test_scores: bool | None = None
     gateway_url: str | None = None
     token_file: Path | None = None
+    signing_keys: Path | None = None
+    signing_as: str | None = None
     log_level: str | None = None
 
 
@@ -98,6 +102,8 @@ class Settings(BaseModel):
     token: SecretStr | None = None
     log_level: str = "info"
     webhooks: WebhookSettings = Field(default_factory=WebhookSettings)
+    signatures: SkipValidation[Signatures | None] = None
+    """The keys that prove who wrote an event, if there are any."""
 
     @property
     def brokers(self) -> Brokers:
@@ -107,7 +113,7 @@ class Settings(BaseModel):
     @property
     def catalogue(self) -> Catalogue:
         """The topics of this installation."""
-        return Catalogue(self.topic_prefix)
+        return Catalogue(self.topic_prefix, self.signatures)
 
     @property
     def postgres(self) -> str:
@@ -135,6 +141,9 @@ def load_settings(directory: Path = DEFAULT_DIR, **options: Any) -> Settings:
     token_file = merged.pop("token_file", None)
     if token_file is not None:
         merged["token"] = read_secret(token_file, "token file")
+    signing_keys, signing_as = merged.pop("signing_keys", None), merged.pop("signing_as", None)
+    if signing_keys is not None:
+        merged["signatures"] = load_keys(signing_keys, signs_as=signing_as)
     merged.setdefault("kafka_security", kafka_security())
     merged.setdefault("webhooks", webhook_settings())
     return Settings(directory=directory, **merged)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from datarun import events
 from datarun.errors import Misrouted
 from datarun.events import Event, FoldRequested, Priority
+from datarun.signatures import Signatures
 
 EVENT_PARTITIONS = 12
 DEFAULT_PREFIX = "datarun."
@@ -183,6 +184,8 @@ class Catalogue:
     """The topics of one installation: the catalogue under a prefix, so that tests and tenants can share a broker."""
 
     prefix: str = DEFAULT_PREFIX
+    signatures: Signatures | None = None
+    """What proves who wrote an event; without, who may append is the broker's to say alone."""
 
     def full_name(self, topic: Topic) -> str:
         """Return the name Kafka knows the topic by."""

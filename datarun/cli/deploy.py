@@ -39,6 +39,23 @@ def systemd(
 
 
 @app.command()
+def keys(
+    *,
+    name: Annotated[str, typer.Option(help="What the key is called.")] = "datarun",
+    role: Annotated[
+        list[str] | None, typer.Option(help="A role whose events it may sign; by default every one.")
+    ] = None,
+) -> None:
+    """Print a file with a new key to sign events with, for DATARUN_SIGNING_KEYS."""
+    from datarun.signing_keys import ROLES, new_file
+
+    unknown = set(role or ()) - set(ROLES)
+    if unknown:
+        raise typer.BadParameter(f"{min(unknown)!r} is not one of {', '.join(ROLES)}", param_hint="--role")
+    print(new_file(name, role or ROLES))
+
+
+@app.command()
 def acls(
     *,
     kafka: Annotated[str, typer.Option(metavar="HOST:PORT", help="The brokers.")],

@@ -256,10 +256,9 @@ def _topics(settings: Settings, chosen: Wanted, into: _Into) -> Target:
     from datarun.log.brokers import Brokers
     from datarun.log.kafka import KafkaLog
     from datarun.replay.targets import Place, TopicTarget
-    from datarun.topics import Catalogue
 
     brokers = Brokers(into.kafka, settings.kafka_security) if into.kafka else settings.brokers
-    catalogue = settings.catalogue if into.prefix is None else Catalogue(into.prefix)
+    catalogue = settings.catalogue if into.prefix is None else replace(settings.catalogue, prefix=into.prefix)
     source, target = Place(cluster_id(settings.brokers), settings.catalogue), Place(cluster_id(brokers), catalogue)
     if source != target:
         create_topics(brokers, prefix=catalogue.prefix)

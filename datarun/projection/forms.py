@@ -160,6 +160,7 @@ def at_home(catalogue: Catalogue) -> Callable[[StoredRecord], Any]:
     """Return what reads a record as the form of its event, or as None: it is not one, not here, or has no form."""
     queues = {priority: catalogue.full_name(topic) for priority, topic in QUEUE_OF.items()}
     events, partitions = catalogue.full_name(FOLD_EVENTS), FOLD_EVENTS.partitions
+    signatures = catalogue.signatures
 
     def read(record: StoredRecord) -> Any:
         topic, partition, _, key, value, headers, _ = record
@@ -174,7 +175,7 @@ def at_home(catalogue: Catalogue) -> Callable[[StoredRecord], Any]:
             form = decoder(value)
         except UNREADABLE:
             return None
-        if key != b"%d" % form.fold_id:
+        if key != b"%d" % form.fold_id or (signatures is not None and not signatures.accepts(record)):
             return None
         if type(form) is _REQUEST:
             return form if topic == queues[form.priority] else None

@@ -215,8 +215,11 @@ class Relay:
         return found, outbox.any_waiting(cursor, self.owner)
 
     def _as_sent(self, row: Queued) -> Queued:
-        single = self._catalogue.topic(row.record.topic).kind is Kind.QUEUE
-        return row._replace(record=replace(row.record, single=single))
+        record = replace(row.record, single=self._catalogue.topic(row.record.topic).kind is Kind.QUEUE)
+        if self._catalogue.signatures is not None:
+            # A request that was given its split meanwhile is another than the one that was signed.
+            record = self._catalogue.signatures.signed(record)
+        return row._replace(record=record)
 
     async def _prune(self) -> None:
         while True:

@@ -514,6 +514,11 @@ HELD_BY: dict[int, tuple[str, ...]] = {
         f"{_ENVELOPE}::test_a_record_in_another_topic_partition_or_under_another_key_is_misrouted",
         f"{_PROJECTOR}::{_DEAD}",
     ),
+    100: (
+        "tests/unit/test_signatures.py::test_whatever_else_comes_in_is_forged",
+        "tests/unit/test_runner_service.py::test_a_request_that_is_not_signed_does_not_run",
+        "tests/integration/test_signed.py::test_a_result_that_nobody_signed_or_who_may_not_is_a_dead_letter",
+    ),
     101: ("tests/integration/test_projection_apply.py::test_known_records_are_skipped_and_counted",),
     102: (
         f"{_EVOLVE}::test_the_first_terminal_of_an_attempt_wins_whatever_its_delivery",
@@ -528,7 +533,3 @@ HELD_BY: dict[int, tuple[str, ...]] = {
     ),
 }
 """Rows that are more than one request, or happen behind the gateway, and the tests that hold them."""
-OTHERWISE: dict[int, str] = {
-    100: "events carry no signature: who may append is the broker's to say, by its own accounts and rules",
-}
-"""Rows that were decided otherwise, and how."""

@@ -14,6 +14,7 @@ from datarun.events import Cause, Fault, Metrics, Priority, Sandbox, Stage
 from datarun.log import Record
 from datarun.log.memory import MemoryLog, MemoryWorkQueue, QueueState
 from datarun.published import files, golden
+from datarun.signatures import Key, Signatures
 from datarun.topics import DATA_EVENTS, DATA_REQUESTS, DEAD_LETTERS, FOLD_EVENTS, FOLD_REQUESTS_LOW, QUEUES, Catalogue
 from services.runner.__main__ import Self, parse_queues
 from services.runner.execution import Failed, Predictions, Tested, Trained
@@ -51,7 +52,7 @@ class ScriptedExecutor:
 class System:
     """One runner over a log in memory."""
 
-    def __init__(self, tmp_path, script, *, slots=1, grace=5, after=None):
+    def __init__(self, tmp_path, script, *, slots=1, grace=5, after=None, catalogue=CATALOGUE):
         self.log = after.log if after else MemoryLog(CATALOGUE)
         self.executor = ScriptedExecutor(script)
         self.state = after.state if after else QueueState()
@@ -61,14 +62,14 @@ class System:
         worker = Worker(
             executor=self.executor,
             blobs=LocalBlobs(tmp_path),
-            publisher=Publisher(self.log, catalogue=CATALOGUE, source="test"),
+            publisher=Publisher(self.log, catalogue=catalogue, source="test"),
             identity=Self("runner-1", Sandbox(level=1)),
         )
         self.holdings = Holdings()
         self.service = Service(
             queue=self.queue,
             worker=worker,
-            catalogue=CATALOGUE,
+            catalogue=catalogue,
             holdings=self.holdings,
             slot_count=slots,
             grace_seconds=grace,
@@ -307,6 +308,19 @@ def test_a_fold_whose_blobs_are_missing_is_given_back_and_told_of(tmp_path):
     system.run_until(lambda: "FoldTested" in kinds(system))
     assert [event.delivery for event in system.events()] == [1, 2, 2, 2]
     assert system.reasons() == ["blob_missing"]
+
+
+def test_a_request_that_is_not_signed_does_not_run(tmp_path):
+    """Where requests are signed; the next one, which is, does."""
+    key = Key(b"k" * 32, frozenset({"FoldRequested", "FoldStarted", "FoldTrained", "FoldTested"}))
+    signing = Catalogue("t.", Signatures({"all": key}, signs_as="all"))
+    system = System(tmp_path, succeed, catalogue=signing)
+    system.append(fold_requested())
+    request = fold_requested(fold_id=12)
+    system.log.append(envelope.encode(request, catalogue=signing, context=CONTEXT))
+    system.run_until(lambda: "FoldTested" in kinds(system))
+    assert system.reasons() == ["forged"]
+    assert system.executor.ran == [(12, 1, 1)]
 
 
 def test_a_record_too_large_for_the_dead_letters_is_cut(tmp_path):

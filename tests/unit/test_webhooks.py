@@ -23,7 +23,7 @@ from services.ingest.v1.webhooks.addresses import is_allowed
 from services.ingest.v1.webhooks.models import ChangedWebhook
 from services.ingest.v1.webhooks.notices import KINDS, notice, wants
 from services.ingest.v1.webhooks.retrying import pause
-from tests.histories import Log, run_event
+from tests.histories import CATALOGUE, Log, run_event
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "webhooks.md"
 
@@ -124,13 +124,13 @@ def test_pauses_double() -> None:
 def test_a_notice_says_no_more_than_the_stream() -> None:
     """Numbers, names and links: nothing that the submission said, no predictions."""
     log = Log()
-    told = notice(log.append(run_event(FoldFailed, 7)))
+    told = notice(log.append(run_event(FoldFailed, 7)), CATALOGUE)
     assert told is not None
     body = told.message.body.decode()
     assert '"type":"FoldFailed"' in body
     assert '"fold":"/v1/folds/7"' in body
     assert "it broke" not in body
-    tested = notice(log.append(run_event(FoldTested, 7, mark=3)))
+    tested = notice(log.append(run_event(FoldTested, 7, mark=3)), CATALOGUE)
     assert tested is not None
     assert "/v1/folds/7/predictions/test" in tested.message.body.decode()
     assert f"{3:064x}" not in tested.message.body.decode()
@@ -139,7 +139,9 @@ def test_a_notice_says_no_more_than_the_stream() -> None:
 def test_the_same_fact_has_the_same_id_and_body_length() -> None:
     """However often the log has it; other facts have others."""
     log = Log()
-    ids = [notice(log.append(run_event(kind, 7))).message.id for kind in (FoldTested, FoldTested, FoldFailed)]
+    ids = [
+        notice(log.append(run_event(kind, 7)), CATALOGUE).message.id for kind in (FoldTested, FoldTested, FoldFailed)
+    ]
     assert ids[0] == ids[1] != ids[2]
 
 
@@ -151,7 +153,7 @@ def test_what_does_not_say_whose_it_is_cannot_be_asked_for() -> None:
 
 def test_conditions_hold_together(stored_webhook) -> None:
     """Kind, dataset, submission, fold; and a participant's owner."""
-    told = notice(Log().append(run_event(FoldTested, 7)))
+    told = notice(Log().append(run_event(FoldTested, 7)), CATALOGUE)
     assert told is not None
     hook = stored_webhook
 

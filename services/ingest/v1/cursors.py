@@ -11,7 +11,7 @@ from typing import Annotated, NamedTuple
 from aiohttp import web
 from pydantic import Field
 
-from datarun.envelope import decode
+from datarun.envelope import check_route, decode
 from datarun.errors import Rejected
 from datarun.events import FoldCancelled, FoldFailed, FoldTested
 from datarun.intake import cursors
@@ -20,6 +20,7 @@ from datarun.log import StoredRecord
 from datarun.projection.evolve import NO_DELIVERY
 from datarun.readmodel import listing
 from datarun.readmodel.listing import ListedFold
+from datarun.topics import Catalogue
 from services.ingest.v1.folds import Fold, shown
 from services.ingest.v1.inputs import Nothing
 from services.ingest.v1.operation import Call, Operation, Says, answer
@@ -103,7 +104,7 @@ async def _read(call: Call[NewQuery, None], place: Place, *, wait: int) -> tuple
             for record in batch:
                 if len(ended) == call.query.limit:
                     return ended, True
-                event = _end(record)
+                event = _end(record, call.gateway.catalogue)
                 if event is not None:
                     ended.append(_Ended(record, event, list(place.offsets)))
                 place.pass_by(record)
@@ -114,9 +115,10 @@ async def _read(call: Call[NewQuery, None], place: Place, *, wait: int) -> tuple
     return ended, False
 
 
-def _end(record: StoredRecord) -> End | None:
+def _end(record: StoredRecord, catalogue: Catalogue) -> End | None:
     try:
         event = decode(record.value, record.headers)
+        check_route(event, record, catalogue=catalogue)
     except Rejected:
         return None
     return event if isinstance(event, End) else None

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from aiohttp import web
 from pydantic import Field
 
-from datarun.envelope import decode, header
+from datarun.envelope import check_route, decode, header
 from datarun.errors import LogUnavailable, Rejected
 from datarun.events import FoldRequested, RunEvent
 from datarun.log import EventLog, Position, StoredRecord, TopicPartition
@@ -73,7 +73,7 @@ async def get_history(call: Call[Nothing, None]) -> web.StreamResponse:
             )
     except LogUnavailable as error:
         raise detail(503, "The log does not answer.", Retry_After="5") from error
-    found = [one for one in map(_shown, records) if one is not None]
+    found = [one for record in records if (one := _shown(record, gateway.catalogue)) is not None]
     return answer(History(id=fold.fold_id, complete=complete, events=sorted(found, key=lambda one: one.at)))
 
 
@@ -93,9 +93,10 @@ def _read(
     return [record for record in found if record is not None], True
 
 
-def _shown(record: StoredRecord) -> Happening | None:
+def _shown(record: StoredRecord, catalogue: Catalogue) -> Happening | None:
     try:
         event = decode(record.value, record.headers)
+        check_route(event, record, catalogue=catalogue)
     except Rejected:
         # The dead letters have it.
         return None

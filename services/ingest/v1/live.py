@@ -12,13 +12,13 @@ import orjson
 from aiohttp import web
 from pydantic import Field, TypeAdapter, ValidationError
 
-from datarun.envelope import decode
+from datarun.envelope import check_route, decode
 from datarun.errors import LogUnavailable, Rejected
 from datarun.events import FoldEvent
 from datarun.intake import repeats
 from datarun.log import StoredRecord
 from datarun.projection.columns import moment
-from datarun.topics import FOLD_EVENTS
+from datarun.topics import FOLD_EVENTS, Catalogue
 from services.ingest.answers import UNDER_WAY
 from services.ingest.refusals import detail
 from services.ingest.v1.operation import Call, Operation, Says
@@ -85,7 +85,7 @@ async def _write(stream: web.StreamResponse, content: bytes) -> None:
 
 async def _told(call: Call[LiveQuery, None], place: Place, batch: Batch) -> str:
     """Move a place behind a batch, and return what is to be sent of it."""
-    decoded = [(record, fold_event(record)) for record in batch]
+    decoded = [(record, fold_event(record, call.gateway.catalogue)) for record in batch]
     own = await _own(call, {event.fold_id for _, event in decoded if event is not None})
     parts = []
     for record, event in decoded:
@@ -103,10 +103,11 @@ async def _own(call: Call[LiveQuery, None], ids: set[int]) -> set[int] | None:
     return await call.gateway.database.run(lambda cursor: repeats.own(cursor, only_of, sorted(ids)))
 
 
-def fold_event(record: StoredRecord) -> FoldEvent | None:
+def fold_event(record: StoredRecord, catalogue: Catalogue) -> FoldEvent | None:
     """Return what a record says of a fold, None if it says nothing."""
     try:
         event = decode(record.value, record.headers)
+        check_route(event, record, catalogue=catalogue)
     except Rejected:
         return None
     return event if isinstance(event, FoldEvent) else None

@@ -46,7 +46,7 @@ class Tail:
 
     def __init__(self, event_log: EventLog, catalogue: Catalogue) -> None:
         self._log = event_log
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         self._threads = ThreadPoolExecutor(AT_ONCE, thread_name_prefix="tail")
         self._followers = 0
         self.is_stopping = False
@@ -57,7 +57,7 @@ class Tail:
         if self._followers >= AT_ONCE:
             raise detail(503, "Too many follow the log at once.", Retry_After="5")
         self._followers += 1
-        start = place.start(self._catalogue)
+        start = place.start(self.catalogue)
         reader = _Reader(self._log.read(start, until_end=until_end, idle_seconds=IDLE_SECONDS))
         try:
             yield self._batches(reader)

@@ -10,7 +10,7 @@ import orjson
 from datarun.events import FoldCancelled, FoldEvent, FoldFailed, FoldTested
 from datarun.intake.webhooks import Webhook
 from datarun.log import StoredRecord
-from datarun.topics import FOLD_EVENTS
+from datarun.topics import FOLD_EVENTS, Catalogue
 from services.ingest.v1.live import fold_event, summary
 from services.ingest.v1.webhooks.receivers import Message
 
@@ -36,9 +36,9 @@ class Notice:
     owner: str | None = None
 
 
-def notice(record: StoredRecord) -> Notice | None:
+def notice(record: StoredRecord, catalogue: Catalogue) -> Notice | None:
     """Return what is told of a record, None if it is nothing; nobody owns it yet."""
-    event = fold_event(record)
+    event = fold_event(record, catalogue)
     if event is None or type(event).__name__ not in KINDS:
         return None
     told = summary(record, event)

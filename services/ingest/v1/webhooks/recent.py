@@ -148,7 +148,11 @@ class Recent:
     async def _owned(self, batch: Sequence[StoredRecord]) -> list[Notice]:
         found: list[Notice] = []
         for start in range(0, len(batch), SLICE):
-            found += [told for record in batch[start : start + SLICE] if (told := notice(record)) is not None]
+            found += [
+                told
+                for record in batch[start : start + SLICE]
+                if (told := notice(record, self._tail.catalogue)) is not None
+            ]
             # Requests have their turn while much is read back.
             await asyncio.sleep(0)
         if not found:
