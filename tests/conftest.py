@@ -21,6 +21,7 @@ from datarun.stack.ports import free_ports
 from datarun.stack.postgres import Postgres, local_postgres
 from datarun.stack.prepare import ensure_kafka
 from datarun.stack.process import Command, open_log, tail
+from tests.brokers import add_settings
 from tests.tls import SecureListener, add_listener, add_user, ensure_certificate
 
 READY_SECONDS = 60
@@ -49,6 +50,8 @@ def broker(cache: Path, servers: Path) -> Iterator[tuple[Kafka, SecureListener]]
     found.prepare(template)
     listener = SecureListener(free_ports(1)[0], ensure_certificate(program.java, cache) / "ca.pem")
     add_listener(found, listener)
+    # A machine may stand still for seconds; what a broker does that is taken for dead then has tests of its own.
+    add_settings(found, {"broker.session.timeout.ms": "60000"})
     with _running(found.command(), servers / "kafka.log", found.is_ready, signal.SIGTERM):
         yield found, listener
 

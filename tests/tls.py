@@ -18,6 +18,7 @@ from datarun.stack.cache import fill
 from datarun.stack.java import Java
 from datarun.stack.kafka import Kafka
 from datarun.stack.ports import LOOPBACK
+from tests.brokers import add_settings
 
 STORE_PASSWORD = "no secret: the key is made by a test for itself"  # noqa: S105 - as it says
 USERNAME, PASSWORD = "tester", "correct horse"
@@ -90,9 +91,7 @@ def add_listener(broker: Kafka, listener: SecureListener) -> None:
             "org.apache.kafka.common.security.scram.ScramLoginModule required;"
         ),
     }
-    # Of a name that is there twice the last one counts.
-    with (broker.folder / "kafka.properties").open("a", encoding="utf-8") as file:
-        file.writelines(f"{name}={value}\n" for name, value in settings.items())
+    add_settings(broker, settings)
 
 
 def add_user(bootstrap: str) -> None:

@@ -6,6 +6,7 @@ librdkafka's default partitioner puts keys elsewhere than Java's and aiokafka's;
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
@@ -22,8 +23,11 @@ from datarun.log.brokers import Brokers, client_config
 READ_BATCH = 2000
 CLOSE_SECONDS = 10.0
 ASK_SECONDS = 10.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 0.5
 _OUTDATED = (KafkaError.FENCED_LEADER_EPOCH, KafkaError.UNKNOWN_LEADER_EPOCH)
-"""What is answered to who believes in a leader that is no more."""
+"""What is answered to who believes in a leader that is no more, or in one the broker has not heard of yet."""
+_PASSING = (*_OUTDATED, KafkaError.LEADER_NOT_AVAILABLE, KafkaError.NOT_LEADER_FOR_PARTITION)
+"""What is answered while leaders change: the same question has an answer a moment later."""
 
 
 def producer_config(brokers: Brokers | str, *, delivery_timeout_seconds: float = 30.0) -> dict[str, Any]:
@@ -133,17 +137,19 @@ class KafkaLog:
     def _found(self, asked: Any, **options: Any) -> dict[KafkaTopicPartition, int]:
         if not asked:
             return {}
-        try:
+        deadline, pause = time.monotonic() + ASK_SECONDS, FIRST_PAUSE_SECONDS
+        while True:
             try:
                 return self._list_offsets(asked, options)
             except KafkaException as error:
-                if error.args[0].code() not in _OUTDATED:
-                    raise
-            # After a change of leaders a client asks in the old one's name for minutes; a new one knows the present.
-            self._admin = self._asking()
-            return self._list_offsets(asked, options)
-        except KafkaException as error:
-            raise LogUnavailable(str(error)) from error
+                code = error.args[0].code()
+                if code not in _PASSING or time.monotonic() + pause > deadline:
+                    raise LogUnavailable(str(error)) from error
+            if code in _OUTDATED:
+                # A client goes on to ask in the old leader's name for minutes; a new one knows the present.
+                self._admin = self._asking()
+            time.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
 
     def _list_offsets(self, asked: Any, options: Any) -> dict[KafkaTopicPartition, int]:
         answers = self._admin.list_offsets(asked, request_timeout=ASK_SECONDS, **options)

@@ -72,5 +72,7 @@ def rows(offsets: Offsets) -> list[dict[str, Any]]:
 
 
 def _locked(cursor: Cursor, wanted: Sequence[TopicPartition], *, schema: str) -> Offsets:
+    if not wanted:
+        return {}
     cursor.execute(in_schema(LOCK_OFFSETS, schema), (tuple(wanted),))
     return {TopicPartition(topic, partition): offset for topic, partition, offset in cursor.fetchall()}

@@ -7,6 +7,7 @@ import errno
 import secrets
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 
 import structlog
 from aiohttp import web
@@ -95,6 +96,8 @@ async def answer_refusals(request: web.Request, handler: Handler) -> web.StreamR
     try:
         return await _cut_if_it_fails(request, handler)
     except Refusal as refusal:
+        if refusal.status >= HTTPStatus.INTERNAL_SERVER_ERROR and refusal.__cause__ is not None:
+            log.warning("request.unavailable", path=request.path, reason=str(refusal.__cause__).strip())
         return _answer(request, refusal)
     except Unconfirmed as error:
         log.warning("request.unconfirmed", path=request.path, reason=str(error))

@@ -2,59 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
-from datarun.stack.kafka import Kafka, local_kafka
-from datarun.stack.prepare import ensure_kafka
-from datarun.stack.process import open_log
+from tests.brokers import running_broker
 from tests.faults.stage import ENDED_SECONDS, Stage
-from tests.faults.system import READY_SECONDS, System, wait_until
+from tests.faults.system import System, wait_until
 from tests.histories import Tables
 
 FOLDS = range(1, 61)
 RUN_SECONDS = 0.2
-
-
-@dataclass
-class Broker:
-    """A broker that keeps its data and its ports."""
-
-    kafka: Kafka
-    _process: subprocess.Popen[bytes] | None = field(default=None, init=False)
-
-    def start(self) -> None:
-        """Start it and wait until it answers."""
-        log = open_log(self.kafka.folder / "kafka.log")
-        command = self.kafka.command()
-        # Another death signal than the stack's: the thread that plays an episode ends before the process does.
-        self._process = subprocess.Popen(command.argv, stdout=log, stderr=log, cwd=command.cwd, start_new_session=True)
-        os.close(log)
-        wait_until(self.kafka.is_ready, READY_SECONDS, "the broker")
-
-    def kill(self) -> None:
-        """Kill -9 it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(10)
-
-
-@contextmanager
-def running_broker(cache: Path, folder: Path) -> Iterator[Broker]:
-    """Start a broker in a new folder."""
-    program, template = ensure_kafka(cache)
-    kafka = local_kafka(program, folder)
-    kafka.prepare(template)
-    broker = Broker(kafka)
-    try:
-        broker.start()
-        yield broker
-    finally:
-        broker.kill()
 
 
 @dataclass
