@@ -171,7 +171,7 @@ class World:
 
     def settle(self, installation: Installation) -> None:
         """Wait until all that was accepted is projected."""
-        owed = "select from intake.outbox where sent_at is null"
+        owed = "select id from intake.outbox where sent_at is null"
         wait_until(lambda: not query(installation.postgres_url, owed) and installation.caught_up(self.log), seconds=30)
 
     def rebuild(self, postgres_url: str) -> Result:

@@ -274,7 +274,7 @@ def test_a_gateway_on_an_empty_database_reads_the_log_first(
         assert gateway.post("submissionfold/", fold_body(11, 1, 1)).status_code == 201
         cancel = gateway.session.post(f"{gateway.url}/v1/folds/11/cancel", json={}, auth=USER, timeout=30)
         assert cancel.status_code in (200, 202)
-        wait_until(lambda: not gateway.query("select from intake.outbox where sent_at is null"))
+        wait_until(lambda: not gateway.query("select id from intake.outbox where sent_at is null"))
     with fresh_database() as empty:
         pretend_projected(empty, place.catalogue.prefix)
         with place.gateway(empty) as gateway:
