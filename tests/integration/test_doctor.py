@@ -27,9 +27,9 @@ from tests.gateways import ROOT, query
 NOWHERE = "127.0.0.1:9"
 
 
-def doctor(*arguments: str | Path) -> tuple[int, dict[str, dict[str, str]]]:
+def doctor(*arguments: str | Path, python: str | Path = sys.executable) -> tuple[int, dict[str, dict[str, str]]]:
     """Run the command; return its exit code and its findings by name."""
-    argv = [sys.executable, "-m", "datarun.cli", "doctor", "--json", *map(str, arguments)]
+    argv = [python, "-m", "datarun.cli", "doctor", "--json", *map(str, arguments)]
     ended = subprocess.run(argv, capture_output=True, text=True, cwd=ROOT, timeout=200, check=False)
     assert ended.stderr == ""
     return ended.returncode, {finding["name"]: finding for finding in json.loads(ended.stdout)}
@@ -63,6 +63,19 @@ def beating(kafka: str, prefix: str) -> Iterator[None]:
         stop.set()
         thread.join()
         log.close()
+
+
+def test_an_environment_that_is_a_link_has_the_same_sandbox(tmp_path: Path) -> None:
+    """The interpreters that some installers make are found by links, which lead out of what a fold may see."""
+    linked = tmp_path / "linked"
+    linked.symlink_to(sys.prefix)
+    python = linked / Path(sys.executable).relative_to(sys.prefix)
+    levels = [
+        {name: one["state"] for name, one in doctor(python=each)[1].items() if name.startswith("sandbox")}
+        for each in (Path(sys.executable), python)
+    ]
+    assert levels[0] == levels[1]
+    assert len(levels[0]) == 5
 
 
 def test_with_nothing_running_it_says_what_is_missing_and_goes_on(tmp_path: Path) -> None:

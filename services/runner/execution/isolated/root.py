@@ -48,6 +48,8 @@ def _show(path: Path, folder: Path) -> None:
     if path.is_symlink():
         inside.parent.mkdir(parents=True, exist_ok=True)
         inside.symlink_to(path.readlink())
+        # Where the link leads there may be nothing yet, as with an environment that is a link.
+        _show(Path(os.path.normpath(path.parent / path.readlink())), folder)
         return
     if not path.exists() or inside.exists():
         return
