@@ -12,6 +12,7 @@ BENCHMARKS = (
     "bench_peers",
     "bench_projection",
     "bench_visible",
+    "bench_dead_letters",
     "bench_gateway",
     "bench_reads",
     "bench_swap",

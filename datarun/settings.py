@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from datarun.errors import DatarunError
 from datarun.log.brokers import Brokers, Security
+from datarun.readmodel.orphans import PATIENCE_SECONDS
 from datarun.signatures import Signatures
 from datarun.signing_keys import load_keys
 from datarun.topics import DEFAULT_PREFIX, Catalogue
@@ -30,6 +31,7 @@ class _Environment(BaseSettings):
     topic_prefix: str | None = None
     max_blob_mib: int | None = None
     show_test_scores: bool | None = None
+    orphan_seconds: float | None = None
     gateway_url: str | None = None
     token_file: Path | None = None
     signing_keys: Path | None = None
@@ -98,6 +100,8 @@ class Settings(BaseModel):
     max_blob_mib: int = Field(default=2048, ge=1)
     show_test_scores: bool = False
     """Whether participants see their scores on the hidden labels."""
+    orphan_seconds: float = Field(default=PATIENCE_SECONDS, ge=0, allow_inf_nan=False)
+    """How long a run may be without the request it came from before it is a dead letter."""
     gateway_url: str | None = None
     token: SecretStr | None = None
     log_level: str = "info"

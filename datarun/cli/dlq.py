@@ -159,7 +159,7 @@ def _office(folder: Path, kafka: str | None, postgres: str | None, topic_prefix:
 
     settings = load_settings(folder, kafka=kafka, postgres_url=postgres, topic_prefix=topic_prefix)
     with closing(KafkaLog(settings.brokers)) as event_log, _cursor(settings.postgres_url) as cursor:
-        letters = read_letters(event_log, cursor, catalogue=settings.catalogue)
+        letters = read_letters(event_log, cursor, catalogue=settings.catalogue, orphan_seconds=settings.orphan_seconds)
         by = getpass.getuser()
         yield _Office(letters, Desk(event_log, settings.catalogue, cluster_id(settings.brokers), by))
 

@@ -41,10 +41,12 @@ def status(
     from datarun.cli.servers import database_errors, ground
     from datarun.projection.share import opened
     from datarun.projection.status import status as read_status
+    from datarun.settings import load_settings
 
+    seconds = load_settings(folder, kafka=kafka, postgres_url=postgres, topic_prefix=topic_prefix).orphan_seconds
     live = ground(folder, kafka, postgres, topic_prefix, schema=SCHEMA)
     with database_errors(), opened(live) as (event_log, connection):
-        show_status(read_status(connection, event_log, catalogue=live.catalogue))
+        show_status(read_status(connection, event_log, catalogue=live.catalogue, orphan_seconds=seconds))
 
 
 @app.command()

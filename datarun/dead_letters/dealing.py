@@ -10,6 +10,7 @@ from datarun.errors import DatarunError, Misrouted, Rejected
 from datarun.log import EventLog, Position, Record
 from datarun.log.copies import copy_of
 from datarun.log.reading import record_at
+from datarun.readmodel.orphans import ORPHAN
 from datarun.topics import Catalogue, topic_of
 
 
@@ -37,6 +38,8 @@ class Desk:
 
     def plan(self, letter: DeadLetter) -> Retry:
         """Return what a retry would append; raises LogUnavailable."""
+        if letter.reason == ORPHAN:
+            return Retry(letter, None, "its request is missing; once it comes, this is no dead letter any more")
         record = record_at(self.log, letter.position)
         if record is None:
             return Retry(letter, None, "the log has the record no more")

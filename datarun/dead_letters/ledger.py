@@ -27,11 +27,12 @@ from datarun.dead_letters.letters import (
     of_projector,
     position_of,
 )
-from datarun.envelope import Headers, header
+from datarun.envelope import Headers, header, now
 from datarun.errors import Misrouted
 from datarun.log import EventLog, Position, StoredRecord, TopicPartition
 from datarun.projection.columns import moment
-from datarun.topics import DEAD_LETTERS, Catalogue
+from datarun.readmodel.orphans import PATIENCE_SECONDS, Patience
+from datarun.topics import DEAD_LETTERS, FOLD_EVENTS, QUEUE_OF, Catalogue
 
 LONGEST_CHARACTERS = 2000
 """Of each text that is kept; the log has the whole."""
@@ -103,6 +104,13 @@ class Ledger:
         return has_room
 
 
+def patience(log: EventLog, *, catalogue: Catalogue, seconds: float) -> Patience:
+    """Return which runs without a request are orphans at this moment; raises LogUnavailable."""
+    queues = log.end_offsets([catalogue.full_name(queue) for queue in QUEUE_OF.values()])
+    requests = log.offsets_at(queues, int((now().timestamp() - seconds) * 1000))
+    return Patience(catalogue.full_name(FOLD_EVENTS), seconds, requests)
+
+
 def merged(letter: DeadLetter, known: Known) -> DeadLetter:
     """Return a letter of the projector with what runners, gateways and people said of it."""
     copied = known.letters.get(letter.position)
@@ -110,12 +118,17 @@ def merged(letter: DeadLetter, known: Known) -> DeadLetter:
     return replace(letter, found_by=found_by, decision=known.decisions.get(letter.position))
 
 
-def read_letters(log: EventLog, cursor: Cursor | None, *, catalogue: Catalogue) -> list[DeadLetter]:
+def read_letters(
+    log: EventLog, cursor: Cursor | None, *, catalogue: Catalogue, orphan_seconds: float = PATIENCE_SECONDS
+) -> list[DeadLetter]:
     """Return every dead letter by its position, with what was decided; without a database the copies alone.
 
     Raises LogUnavailable, psycopg2's OperationalError.
     """
-    projected = {} if cursor is None else {letter.position: letter for letter in of_projector(cursor)}
+    projected = {}
+    if cursor is not None:
+        overdue = patience(log, catalogue=catalogue, seconds=orphan_seconds)
+        projected = {letter.position: letter for letter in of_projector(cursor, overdue)}
     known = Ledger(log, catalogue=catalogue).read_on()
     letters = {**known.letters, **{position: merged(letter, known) for position, letter in projected.items()}}
     decided = known.decisions

@@ -14,6 +14,8 @@ from psycopg2.extensions import cursor as Cursor
 
 from datarun.errors import DatarunError
 from datarun.log import Position, Record, StoredRecord
+from datarun.readmodel import SCHEMA, VERSION, orphans
+from datarun.readmodel.orphans import Patience
 from datarun.topics import DEAD_LETTERS, Catalogue
 
 RUNNER, PROJECTOR, GATEWAY = "runner", "projector", "gateway"
@@ -25,10 +27,11 @@ CUT_FROM = "datarun-cut-from"
 LETTER_BYTES = 900_000
 """With what is added to its headers a letter must not be larger than a record may be."""
 DECISION, DECIDED_BY, NOTE = "datarun-decision", "datarun-decided-by", "datarun-note"
-_FROM_TABLE = """
-select topic, partition, "offset", reason, detail, key, length(value), headers
+_THERE = "select to_regclass('rm.dead_letter') is not null, obj_description(to_regnamespace('rm'), 'pg_namespace')"
+_REFUSED = """
+select topic, partition, "offset", reason, detail, key, null, length(value), headers
 from rm.dead_letter"""
-_KNOWN = "select to_regclass('rm.dead_letter') is not null"
+_ORPHANS = f"select {orphans.COLUMNS} from {orphans.OVERDUE}".replace("{schema}", SCHEMA)  # noqa: S608 - constants
 
 
 class NoPosition(DatarunError):
@@ -96,12 +99,20 @@ def _is_number(text: str, most: int) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= most
 
 
-def of_projector(cursor: Cursor) -> Sequence[DeadLetter]:
-    """Return the projector's letters; nobody is asked what was decided. Raises psycopg2's OperationalError."""
-    cursor.execute(_KNOWN)
-    if cursor.fetchone() != (True,):
+def of_projector(cursor: Cursor, patience: Patience) -> Sequence[DeadLetter]:
+    """Return the projector's letters and the orphans; nobody is asked what was decided.
+
+    Raises psycopg2's OperationalError.
+    """
+    cursor.execute(_THERE)
+    is_there, version = cursor.fetchone() or (False, None)
+    if not is_there:
         return []
-    cursor.execute(_FROM_TABLE)
+    cursor.execute(_REFUSED)
+    rows = cursor.fetchall()
+    if version == VERSION:
+        cursor.execute(_ORPHANS, patience.values())
+        rows += cursor.fetchall()
     return [
         DeadLetter(
             Position(topic, partition, offset),
@@ -112,5 +123,5 @@ def of_projector(cursor: Cursor) -> Sequence[DeadLetter]:
             key=bytes(key or b"").decode("utf-8", "replace"),
             size=size,
         )
-        for topic, partition, offset, reason, detail, key, size, headers in cursor.fetchall()
+        for topic, partition, offset, reason, detail, key, _, size, headers in rows
     ]

@@ -74,6 +74,8 @@ def run(kept: Kept[RunOfFold]) -> Columns:
         "run_attempt": event.attempt,
         "run_rank": int(RANKS[type(event)]),
         "run_at": moment(kept.record.timestamp_ms),
+        "run_partition": kept.record.partition,
+        "run_offset": kept.record.offset,
     }
     return columns | _RUNS[type(event)](event)
 

@@ -117,7 +117,8 @@ RUN = Register(
     table="fold",
     key="fold_id",
     columns=(
-        "run_attempt", "run_delivery", "run_rank", "runner_id", "run_at", "stage", "cause", "fault", "message", "log",
+        "run_attempt", "run_delivery", "run_rank", "runner_id", "run_at", "run_partition", "run_offset", "stage",
+        "cause", "fault", "message", "log",
         "full_train_predictions", "full_train_shape", "test_predictions", "test_shape", "train_time", "train_cpu_time",
         "train_memory", "validation_time", "test_time", "test_cpu_time", "test_memory", "sandbox_level",
     ),

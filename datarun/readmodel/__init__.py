@@ -9,5 +9,5 @@ NEXT = "rm_next"
 OLD = "rm_old"
 """The one that was live until the last swap."""
 
-VERSION = "3"
+VERSION = "4"
 """Of the tables; raise it with any change, and the read model is made anew from the log."""

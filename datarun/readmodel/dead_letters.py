@@ -1,4 +1,4 @@
-"""The projector's dead letters, told apart by what the log says was decided about them, over a cursor."""
+"""The projector's dead letters and the orphans, told apart by what the log says was decided about them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from psycopg2.extensions import cursor as Cursor
 from psycopg2.sql import SQL, Identifier
 
 from datarun.log import Position
-from datarun.readmodel import SCHEMA
+from datarun.readmodel import SCHEMA, orphans
+from datarun.readmodel.orphans import Patience
+
+SHOWN_BYTES = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,20 +41,46 @@ _COUNT = f"""
             select from {{schema}}.dead_letter kept
             where (kept.topic, kept.partition, kept."offset") = (found.topic, found.partition, found."offset"))
     )"""  # noqa: S608 - constants
-_LIST = f"""
+_COUNT_ORPHANS = f"""
+    select count(*) from {orphans.OVERDUE}
+      and {orphans.PLACE} not in (select * from {_DECIDED} union all select * from {_OTHERS})"""  # noqa: S608 - constants
+
+
+def _wanted(place: str) -> str:
+    return f"""{place} > (%(topic)s, %(partition)s, %(offset)s)
+        and (%(is_decided)s is null or %(is_decided)s = ({place} in (select * from {_DECIDED})))"""  # noqa: S608 - constants
+
+
+_PLACE = '(topic, partition, "offset")'
+_REFUSED = f"""
     select topic, partition, "offset", reason, detail, substr(key, 1, %(most)s), substr(value, 1, %(most)s),
-        coalesce(length(value), 0), headers
-    from rm.dead_letter
-    where (topic, partition, "offset") > (%(topic)s, %(partition)s, %(offset)s)
-      and (%(is_decided)s is null or %(is_decided)s = ((topic, partition, "offset") in (select * from {_DECIDED})))
-    order by topic, partition, "offset" limit %(limit)s"""  # noqa: S608 - constants
+        length(value), headers
+    from {{schema}}.dead_letter where {_wanted(_PLACE)} order by 1, 2, 3 limit %(limit)s"""  # noqa: S608 - constants
+_ORPHANS = f"""
+    select {orphans.COLUMNS} from {orphans.OVERDUE} and {_wanted(orphans.PLACE)}
+    order by run_partition, run_offset limit %(limit)s"""  # noqa: S608 - constants
+_LIST = f"({_REFUSED}) union all ({_ORPHANS}) order by 1, 2, 3 limit %(limit)s"
 
 
-def count_open(cursor: Cursor, *, decided: Sequence[Position], others: Sequence[Position], schema: str = SCHEMA) -> int:
-    """Return how many of the table nobody has decided about, and of the others how many are not in the table."""
+def count_open(
+    cursor: Cursor,
+    *,
+    decided: Sequence[Position],
+    others: Sequence[Position],
+    patience: Patience | None,
+    schema: str = SCHEMA,
+) -> int:
+    """Return how many of the table and of the orphans nobody has decided about, and how many of the others are new.
+
+    Without patience, which tables of another version have none for, there are no orphans.
+    """
     values = {**_columns("decided", decided), **_columns("others", others)}
     cursor.execute(SQL(_COUNT).format(schema=Identifier(schema)), values)
-    return int((cursor.fetchone() or (0,))[0])
+    count = int((cursor.fetchone() or (0,))[0])
+    if patience is not None:
+        cursor.execute(SQL(_COUNT_ORPHANS).format(schema=Identifier(schema)), {**values, **patience.values()})
+        count += int((cursor.fetchone() or (0,))[0])
+    return count
 
 
 def list_letters(
@@ -59,15 +88,16 @@ def list_letters(
     *,
     after: Position,
     limit: int,
-    most_bytes: int,
+    patience: Patience,
     decided: Sequence[Position] = (),
     is_decided: bool | None = None,
 ) -> list[ListedLetter]:
-    """Return the letters that follow a position, of their values so many bytes: all, the decided ones or the others."""
-    values = {**after._asdict(), "limit": limit, "most": most_bytes, "is_decided": is_decided}
-    cursor.execute(_LIST, {**values, **_columns("decided", decided)})
+    """Return the letters that follow a position, with their first bytes: all, the decided ones or the others."""
+    values = {**after._asdict(), "limit": limit, "most": SHOWN_BYTES, "is_decided": is_decided}
+    statement = SQL(_LIST).format(schema=Identifier(SCHEMA))
+    cursor.execute(statement, {**values, **_columns("decided", decided), **patience.values()})
     return [
-        ListedLetter(Position(*row[:3]), row[3], row[4], _bytes(row[5]), _bytes(row[6]), row[7], row[8])
+        ListedLetter(Position(*row[:3]), row[3], row[4], _bytes(row[5]), _bytes(row[6]), row[7] or 0, row[8])
         for row in cursor.fetchall()
     ]
 

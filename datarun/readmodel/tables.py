@@ -82,6 +82,8 @@ fold = Table(
     Column("run_rank", SmallInteger, nullable=False, server_default="0"),
     Column("runner_id", Text),
     Column("run_at", DateTime(timezone=True)),
+    Column("run_partition", SmallInteger),
+    Column("run_offset", BigInteger),
     Column("stage", Text),
     Column("cause", Text),
     Column("fault", Text),
@@ -121,6 +123,12 @@ Index(
         "request_attempt > run_attempt"
         " or (request_attempt = run_attempt and run_rank < 8 and request_delivery > run_delivery)"
     ),
+)
+Index(
+    "fold_unasked",
+    fold.c.run_partition,
+    fold.c.run_offset,
+    postgresql_where=text("run_attempt > request_attempt"),
 )
 Index("fold_running", fold.c.fold_id, postgresql_where=text("run_rank between 1 and 3"))
 

@@ -25,7 +25,7 @@ _SLOTS = """
 _MEDIAN = """
     select percentile_cont(0.5) within group (order by train_time + validation_time + test_time) from (
         select train_time, validation_time, test_time from rm.fold
-        where run_rank >= 8 and train_time > 0 order by fold_id desc limit %(recent)s) recent"""
+        where run_rank >= 8 and train_time > 0 and request_attempt > 0 order by fold_id desc limit %(recent)s) recent"""
 
 
 @dataclass(frozen=True, slots=True)

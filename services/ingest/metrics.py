@@ -17,7 +17,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from psycopg2.extensions import cursor as Cursor
 
-from datarun.dead_letters.ledger import Known
 from datarun.errors import DatabaseUnavailable, LogUnavailable
 from datarun.intake import webhooks
 from datarun.intake.following import read_offsets
@@ -29,7 +28,7 @@ from datarun.readmodel.dead_letters import count_open
 from datarun.readmodel.queries import projected_offsets
 from datarun.topics import FOLD_EVENTS, PROJECTED, QUEUES, Catalogue
 from services.ingest.gateway import GATEWAY, Gateway
-from services.ingest.letters import LETTERS, Letters
+from services.ingest.letters import LETTERS, Letters, Look
 
 ALIVE_SECONDS = 10.0
 LOG_SECONDS = 2.0
@@ -110,8 +109,8 @@ async def observe(request: web.Request, handler: Handler) -> web.StreamResponse:
 async def show(request: web.Request) -> web.StreamResponse:
     """GET /metrics."""
     gateway, metrics = request.app[GATEWAY], request.app[METRICS]
-    known, ends = await asyncio.gather(_letters(request.app[LETTERS]), _ends(gateway))
-    snapshot = await _snapshot(gateway, metrics, known)
+    letters, ends = await asyncio.gather(_letters(request.app[LETTERS]), _ends(gateway))
+    snapshot = await _snapshot(gateway, metrics, letters)
     once = CollectorRegistry()
     once.register(_Once([*_known(snapshot), *_log(snapshot, ends)]))
     body = generate_latest(metrics.registry) + generate_latest(once)
@@ -129,16 +128,16 @@ class _Once:
         yield from self._found
 
 
-async def _letters(letters: Letters) -> Known | None:
+async def _letters(letters: Letters) -> Look | None:
     with suppress(TimeoutError, LogUnavailable):
-        return await letters.known(seconds=LOG_SECONDS)
+        return await letters.look(seconds=LOG_SECONDS)
     return letters.last
 
 
-async def _snapshot(gateway: Gateway, metrics: Metrics, known: Known | None) -> Snapshot | None:
+async def _snapshot(gateway: Gateway, metrics: Metrics, letters: Look | None) -> Snapshot | None:
     await _count(gateway, metrics)
     try:
-        return await gateway.database.run(lambda cursor: _look(cursor, metrics.counted, known, gateway.catalogue))
+        return await gateway.database.run(lambda cursor: _look(cursor, metrics.counted, letters, gateway.catalogue))
     except DatabaseUnavailable:
         return None
 
@@ -152,13 +151,13 @@ async def _count(gateway: Gateway, metrics: Metrics) -> None:
         metrics.counted = await gateway.database.run(counts.folds)
 
 
-def _look(cursor: Cursor, counted: FoldCounts, known: Known | None, catalogue: Catalogue) -> Snapshot:
+def _look(cursor: Cursor, counted: FoldCounts, letters: Look | None, catalogue: Catalogue) -> Snapshot:
     unsent, waiting = counts.unsent(cursor)
     return Snapshot(
         depths=counts.queue_depths(cursor),
         fleet=counts.fleet(cursor, alive_seconds=ALIVE_SECONDS),
         folds=counted,
-        dead_letters=None if known is None else count_open(cursor, decided=known.decided(), others=known.open()),
+        dead_letters=None if letters is None else _open_letters(cursor, letters),
         unsent=unsent,
         waiting=waiting,
         projected=projected_offsets(cursor),
@@ -166,6 +165,11 @@ def _look(cursor: Cursor, counted: FoldCounts, known: Known | None, catalogue: C
         webhook_places=webhooks.places(cursor),
         followed=read_offsets(cursor, catalogue=catalogue),
     )
+
+
+def _open_letters(cursor: Cursor, letters: Look) -> int:
+    known = letters.known
+    return count_open(cursor, decided=known.decided(), others=known.open(), patience=letters.patience)
 
 
 async def _ends(gateway: Gateway) -> Mapping[TopicPartition, int] | None:

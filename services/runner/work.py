@@ -10,7 +10,7 @@ import structlog
 
 from datarun.blobs import BlobStore
 from datarun.crashes import crash_point
-from datarun.errors import BlobCorrupt, BlobMissing, BlobsMismatch, BlobsMissing, LogUnavailable
+from datarun.errors import BlobMissing, BlobsMismatch, BlobsMissing, LogUnavailable
 from datarun.events import (
     Blob,
     Cause,
@@ -27,7 +27,7 @@ from datarun.events import (
     Stage,
 )
 from datarun.log import StoredRecord
-from services.runner.execution import Executor, Failed, Predictions, Tested, Trained
+from services.runner.execution import Executor, Failed, InputsCorrupt, Predictions, Tested, Trained
 from services.runner.fitting import fitted
 from services.runner.publisher import Publisher
 from services.runner.runs import FoldRun, SplitRun
@@ -123,7 +123,7 @@ class Worker:
     def _ran(self, run: FoldRun, on_trained: Callable[[Trained], None]) -> Tested | Failed:
         try:
             return self.executor.run(run.request, on_trained=on_trained)
-        except (BlobMissing, BlobCorrupt) as error:
+        except (BlobMissing, InputsCorrupt) as error:
             # Its next deliveries may find them elsewhere; who sent it finds this.
             self._lament(run.record, error)
             raise
@@ -131,7 +131,7 @@ class Worker:
     def _split(self, run: SplitRun) -> Split | Failed:
         try:
             return self.executor.split(run.request)
-        except (BlobMissing, BlobCorrupt) as error:
+        except (BlobMissing, InputsCorrupt) as error:
             if run.work.delivery_count < SPLIT_TRIES:
                 raise
             self._lament(run.work.record, error)
@@ -142,7 +142,7 @@ class Worker:
                 message=f"{error} - ERROR(split data) \n",
             )
 
-    def _lament(self, record: StoredRecord, error: BlobMissing | BlobCorrupt) -> None:
+    def _lament(self, record: StoredRecord, error: BlobMissing | InputsCorrupt) -> None:
         """Keep a record whose blobs are not there, or not what it says, as a dead letter."""
         refusal = BlobsMissing if isinstance(error, BlobMissing) else BlobsMismatch
         try:

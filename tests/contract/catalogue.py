@@ -441,6 +441,7 @@ _GOLDEN = "tests/integration/test_execution_golden.py"
 _TIME = "tests/integration/test_execution_time.py"
 _PROJECTOR = "tests/integration/test_projector.py"
 _ENVELOPE = "tests/unit/test_envelope.py"
+_ORPHANS = "tests/integration/test_orphans.py"
 _EVOLVE = "tests/unit/test_projection_evolve.py"
 _DEAD = "test_what_cannot_be_applied_becomes_a_dead_letter_and_the_partition_goes_on"
 HELD_BY: dict[int, tuple[str, ...]] = {
@@ -524,7 +525,13 @@ HELD_BY: dict[int, tuple[str, ...]] = {
         f"{_EVOLVE}::test_the_first_terminal_of_an_attempt_wins_whatever_its_delivery",
         f"{_EVOLVE}::test_a_newer_attempt_replaces_a_terminal_one",
     ),
-    103: (f"{_EVOLVE}::test_a_result_seen_before_its_request_makes_the_row",),
+    103: (
+        f"{_EVOLVE}::test_a_result_seen_before_its_request_makes_the_row",
+        f"{_ORPHANS}::test_a_run_waits_a_minute_for_its_request",
+        f"{_ORPHANS}::test_a_result_without_a_request_is_a_dead_letter_in_the_end",
+        f"{_ORPHANS}::test_no_list_of_folds_shows_a_result_without_a_request",
+        f"{_ORPHANS}::test_a_request_that_comes_later_completes_the_fold_and_there_is_no_letter_any_more",
+    ),
     104: (f"{_EVOLVE}::test_any_reading_of_a_log_gives_the_same_rows",),
     105: (
         "tests/integration/test_producer.py::test_the_example_runs_and_what_must_not_be_written_is_set_aside",

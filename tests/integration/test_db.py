@@ -9,7 +9,7 @@ from datarun import migrations, readmodel
 from datarun.db import connect, upgrade
 from datarun.readmodel.schema import _statements
 
-TABLES_OF_VERSION_3 = "f8ddc14b69b6d582"
+TABLES_OF_VERSION_4 = "ba4cf265113b9595"
 
 
 def query(url, sql):
@@ -49,4 +49,4 @@ def test_the_newest_revision_is_the_one_the_code_expects():
 def test_tables_that_change_get_a_new_version():
     """A changed column under the same version would leave old databases as they are."""
     digest = hashlib.sha256("".join(sorted(_statements("rm"))).encode()).hexdigest()[:16]
-    assert (readmodel.VERSION, digest) == ("3", TABLES_OF_VERSION_3)
+    assert (readmodel.VERSION, digest) == ("4", TABLES_OF_VERSION_4)

@@ -1,4 +1,4 @@
-"""Dead letters: records that the projection could never apply or a runner never run, and what was done about them."""
+"""Dead letters: what could never be applied or run, runs that nobody asked for, and what was done about them."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from aiohttp import web
 from pydantic import Field, StringConstraints
 
 from datarun.dead_letters.ledger import Known
-from datarun.dead_letters.letters import PROJECTOR, RUNNER, text_of
+from datarun.dead_letters.letters import PROJECTOR, text_of
 from datarun.dead_letters.letters import DeadLetter as RunnersLetter
 from datarun.errors import LogUnavailable
 from datarun.log import Position
 from datarun.readmodel import dead_letters
-from datarun.readmodel.dead_letters import ListedLetter
-from services.ingest.letters import LETTERS
+from datarun.readmodel.dead_letters import SHOWN_BYTES, ListedLetter
+from services.ingest.letters import LETTERS, Look
 from services.ingest.refusals import detail
 from services.ingest.v1.operation import ORGANISERS, Call, Operation, Says
 from services.ingest.v1.pages import DEFAULT_ITEMS, Limit, Page, page_answer
 from services.ingest.v1.values import Asked, Told
 
-SHOWN_BYTES = 2000
 READ_SECONDS = 4.0
 OPEN, ALL = "open", "all"
 _START = Position("", -1, -1)
@@ -55,22 +54,22 @@ class Decision(Told):
 
 
 class DeadLetter(Told):
-    """A record that can never be applied or run: where it is, why, and its first bytes as text."""
+    """A record that can never be applied or run, or that lacks its request (`orphan`): where it is, and why."""
 
     position: Annotated[str, Field(description="topic:partition:offset.")]
-    reason: str
+    reason: Annotated[str, Field(description="Such as `schema`; an `orphan` is gone once its request comes.")]
     detail: str
     key: str | None
     value: Annotated[
         str | None,
         Field(
-            description=f"Its first {SHOWN_BYTES} bytes; what is not UTF-8 is replaced. Null of what a runner alone "
-            "has found: `datarun dlq show` prints it."
+            description=f"Its first {SHOWN_BYTES} bytes; what is not UTF-8 is replaced. Null of what the "
+            "projector has not refused, and of orphans: `datarun dlq show` prints it."
         ),
     ]
     size: int
     headers: list[list[str | None]]
-    found_by: Annotated[list[str], Field(description="`projector` and `runner`.")]
+    found_by: Annotated[list[str], Field(description="`projector`, `runner` and `gateway`.")]
     decision: Annotated[Decision | None, Field(description="Null while nobody has dealt with it.")] = None
 
 
@@ -79,7 +78,8 @@ DeadLetterPage = Page[DeadLetter]
 
 async def list_dead_letters(call: Call[DeadLetterQuery, None]) -> web.StreamResponse:
     """Return a page of dead letters, by default of those that nobody has dealt with."""
-    query, known, start = call.query, await _known(call), _START
+    query, letters, start = call.query, await _look(call), _START
+    known = letters.known
     if query.after is not None and (match := _AFTER.fullmatch(query.after)):
         start = Position(match[1], int(match[2]), int(match[3]))
     kinds = () if query.state in (OPEN, ALL) else (query.state,)
@@ -88,7 +88,7 @@ async def list_dead_letters(call: Call[DeadLetterQuery, None]) -> web.StreamResp
             cursor,
             after=start,
             limit=query.limit,
-            most_bytes=SHOWN_BYTES,
+            patience=letters.patience,
             decided=known.decided(*kinds),
             is_decided=None if query.state == ALL else query.state != OPEN,
         )
@@ -105,9 +105,9 @@ async def list_dead_letters(call: Call[DeadLetterQuery, None]) -> web.StreamResp
     return page_answer(call.request, DeadLetterPage, [shown[position] for position in page], after=after)
 
 
-async def _known(call: Call[DeadLetterQuery, None]) -> Known:
+async def _look(call: Call[DeadLetterQuery, None]) -> Look:
     try:
-        return await call.request.app[LETTERS].known(seconds=READ_SECONDS)
+        return await call.request.app[LETTERS].look(seconds=READ_SECONDS)
     except (LogUnavailable, TimeoutError) as error:
         raise detail(503, "The log does not answer.", Retry_After="5") from error
 
@@ -130,7 +130,7 @@ def _shown(letter: ListedLetter, known: Known) -> DeadLetter:
         value=_text(letter.value),
         size=letter.size,
         headers=letter.headers,
-        found_by=[PROJECTOR, RUNNER] if letter.position in known.letters else [PROJECTOR],
+        found_by=[PROJECTOR, *_copied_by(letter.position, known)],
         decision=_decision(letter.position, known),
     )
 
@@ -144,9 +144,14 @@ def _found(letter: RunnersLetter, known: Known) -> DeadLetter:
         value=None,
         size=letter.size or 0,
         headers=[["ce_type", letter.wire_type]] if letter.wire_type else [],
-        found_by=[RUNNER],
+        found_by=list(letter.found_by),
         decision=_decision(letter.position, known),
     )
+
+
+def _copied_by(position: Position, known: Known) -> tuple[str, ...]:
+    copied = known.letters.get(position)
+    return () if copied is None else copied.found_by
 
 
 def _decision(position: Position, known: Known) -> Decision | None:

@@ -68,7 +68,7 @@ def add_to(app: web.Application, event_log: EventLog, settings: Settings) -> Non
     """Add the routes of all operations, what describes them, the followers of the log, and what sends webhooks."""
     tail = app[TAIL] = Tail(event_log, settings.catalogue)
     ends = app[ENDS] = Ends()
-    letters = app[LETTERS] = Letters(event_log, settings.catalogue)
+    letters = app[LETTERS] = Letters(event_log, settings)
 
     async def stop(_: web.Application) -> None:
         tail.stop()

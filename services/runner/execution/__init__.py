@@ -5,6 +5,7 @@ from services.runner.execution.executor import Executor
 from services.runner.execution.outcomes import (
     ExecutionUnavailable,
     Failed,
+    InputsCorrupt,
     Limits,
     Predictions,
     SandboxRefused,
@@ -17,6 +18,7 @@ __all__ = [
     "ExecutionUnavailable",
     "Executor",
     "Failed",
+    "InputsCorrupt",
     "Limits",
     "Predictions",
     "SandboxRefused",

@@ -16,7 +16,7 @@ from services.runner.execution import messages, programs
 from services.runner.execution.isolated import wire
 from services.runner.execution.isolated.elements import elements_of
 from services.runner.execution.isolated.wire import Garbled, Message
-from services.runner.execution.outcomes import ExecutionUnavailable
+from services.runner.execution.outcomes import ExecutionUnavailable, InputsCorrupt
 
 CAPACITY_BYTES = 512 << 20
 SHORTEST_SECONDS = 0.1
@@ -62,7 +62,7 @@ def get(blobs: BlobStore, blob: Blob) -> bytes:
     try:
         return blobs.get(blob)
     except BlobCorrupt as error:
-        raise ExecutionUnavailable(str(error)) from error
+        raise InputsCorrupt(str(error)) from error
 
 
 class LoaderProcess:

@@ -89,5 +89,9 @@ class ExecutionUnavailable(Retryable):
     """A process that runs folds ended unexpectedly; the next one is started afresh."""
 
 
+class InputsCorrupt(ExecutionUnavailable):
+    """A blob that a request names has other bytes than it says."""
+
+
 class SandboxRefused(DatarunError):
     """None of the planned ways to isolate a fold works on this machine."""
