@@ -61,8 +61,10 @@ class Stack:
 
     def finders(self, place: Position) -> set[str]:
         """Return who has found that a record is dead, as /v1 tells it."""
-        after = f"&after={place.topic}:{place.partition}:{place.offset - 1}" if place.offset else ""
-        items = self.get(f"/v1/dead-letters?limit=1{after}").json()["items"]
+        after = f"limit=1&after={place.topic}:{place.partition}:{place.offset - 1}" if place.offset else "limit=1000"
+        answer = self.get(f"/v1/dead-letters?{after}")
+        answer.raise_for_status()
+        items = answer.json()["items"]
         wanted = f"{place.topic}:{place.partition}:{place.offset}"
         return {name for one in items if one["position"] == wanted for name in one["found_by"]}
 
@@ -82,15 +84,18 @@ class Stack:
         lags = ("datarun_projection_lag_records", "datarun_claims_lag_records")
         return sum(one.value for family in families for one in family.samples if one.name in lags)
 
-    def known(self) -> Known:
-        """Return what the kinds are made from, with a dataset of their own."""
+    def accepted(self) -> FoldRequested:
+        """Return the request of the one fold that was posted."""
         log = KafkaLog(self.connection.kafka)
         ends = log.end_offsets([self.catalogue.full_name(FOLD_REQUESTS_HIGH)])
         events = [
             decode(one.value, one.headers) for some in log.read(dict.fromkeys(ends, 0), until_end=True) for one in some
         ]
         log.close()
-        accepted = next(one for one in events if isinstance(one, FoldRequested))
+        return next(one for one in events if isinstance(one, FoldRequested))
+
+    def known(self, accepted: FoldRequested) -> Known:
+        """Return what the kinds are made from, with a dataset of their own."""
         answer = post_api.post_data(
             *self.client.login, f"unsplit{next(self.datasets)}", "species", "classifier", str(EXAMPLE / "iris.csv")
         )
@@ -98,11 +103,11 @@ class Stack:
         return Known(self.catalogue, blobs, accepted, int(answer.json()["id"]))
 
 
-def until(condition: Callable[[], bool], since: float) -> float:
+def until(condition: Callable[[], bool], since: float, *, name: str = "a good request") -> float:
     """Return how long after a moment a condition came to hold."""
     while not condition():
         if time.perf_counter() - since > WAIT_SECONDS:
-            raise TimeoutError
+            raise TimeoutError(f"{name}: {WAIT_SECONDS:.0f} s")
         time.sleep(POLL_SECONDS)
     return time.perf_counter() - since
 
@@ -141,12 +146,12 @@ def _marks(seconds: Sequence[float]) -> str:
 def measure(stack: Stack, *, rounds: int) -> Taken:
     """Return how soon each kind was listed, by all who find it, and a row."""
     stack.client.prepare()
-    stranger, taken = Stranger(stack.connection.kafka), Taken()
+    accepted, stranger, taken = stack.accepted(), Stranger(stack.connection.kafka), Taken()
     for number in range(rounds + 1):
         # The first round finds everything cold.
         taken = Taken() if number <= 1 else taken
         first = 1_500_000_000 + number * 100
-        known = stack.known()
+        known = stack.known(accepted)
         kinds = [*spoiled(known, first), *(fold(known, first + step) for step in (10, 11, 12))]
         random.shuffle(kinds)
         for one in kinds:
@@ -163,10 +168,10 @@ def _measure_letter(stack: Stack, stranger: Stranger, one: Spoiled, taken: Taken
     place = stranger.append(one.record, partition=one.partition)
     began = time.perf_counter()
     taken.kinds[one.name] = one
-    taken.listed[one.name].append(until(lambda: bool(stack.finders(place)), began))
+    taken.listed[one.name].append(until(lambda: bool(stack.finders(place)), began, name=one.name))
     if PROJECTOR in one.found_by:
         taken.rows[one.name].append(until(lambda: stack.is_row(place), began))
-    taken.by_all[one.name].append(until(lambda: stack.finders(place) >= set(one.found_by), began))
+    taken.by_all[one.name].append(until(lambda: stack.finders(place) >= set(one.found_by), began, name=one.name))
     asking = time.perf_counter()
     stack.finders(place)
     taken.asking.append(time.perf_counter() - asking)

@@ -106,7 +106,7 @@ class Ledger:
 
 def patience(log: EventLog, *, catalogue: Catalogue, seconds: float) -> Patience:
     """Return which runs without a request are orphans at this moment; raises LogUnavailable."""
-    queues = log.end_offsets([catalogue.full_name(queue) for queue in QUEUE_OF.values()])
+    queues = [TopicPartition(catalogue.full_name(one), n) for one in QUEUE_OF.values() for n in range(one.partitions)]
     requests = log.offsets_at(queues, int((now().timestamp() - seconds) * 1000))
     return Patience(catalogue.full_name(FOLD_EVENTS), seconds, requests)
 

@@ -17,7 +17,7 @@ from datarun.published import files, golden
 from datarun.signatures import Key, Signatures
 from datarun.topics import DATA_EVENTS, DATA_REQUESTS, DEAD_LETTERS, FOLD_EVENTS, FOLD_REQUESTS_LOW, QUEUES, Catalogue
 from services.runner.__main__ import Self, parse_queues
-from services.runner.execution import Failed, Predictions, Tested, Trained
+from services.runner.execution import Failed, InputsCorrupt, Predictions, Tested, Trained
 from services.runner.heartbeat import Holdings
 from services.runner.publisher import LETTER_BYTES, Publisher
 from services.runner.service import Service
@@ -276,30 +276,38 @@ def test_a_split_request_of_the_first_version_is_split_as_any(tmp_path):
     assert system.queue.take() is None
 
 
-def test_a_split_whose_blobs_are_missing_fails_at_the_third_try(tmp_path):
+UNFIT = [
+    (BlobMissing("blob ff is not there"), "blob_missing"),
+    (InputsCorrupt("blob ff has other bytes"), "blob_mismatch"),
+]
+
+
+@pytest.mark.parametrize(("error", "reason"), UNFIT)
+def test_a_split_whose_blobs_are_missing_fails_at_the_third_try(tmp_path, error, reason):
     """Other runners may reach them, but not for ever; its request is kept as a dead letter with the reason."""
     tries = []
 
     def script(request, _on_trained):
         tries.append(request)
-        raise BlobMissing("blob ff is not there")
+        raise error
 
     system = System(tmp_path, script)
     system.append(split_requested())
     system.run_until(lambda: system.events(DATA_EVENTS) != [])
     (event,) = system.events(DATA_EVENTS)
     assert (type(event).__name__, event.cause, event.fault) == ("SplitFailed", "invalid", "platform")
-    assert "blob ff is not there - ERROR(split data)" in event.log
+    assert f"{error} - ERROR(split data)" in event.log
     assert len(tries) == SPLIT_TRIES
-    assert system.reasons() == ["blob_missing"]
+    assert system.reasons() == [reason]
 
 
-def test_a_fold_whose_blobs_are_missing_is_given_back_and_told_of(tmp_path):
+@pytest.mark.parametrize(("error", "reason"), UNFIT)
+def test_a_fold_whose_blobs_are_missing_is_given_back_and_told_of(tmp_path, error, reason):
     """Another delivery may find them; who sent the request finds it among the dead letters."""
 
     def script(request, on_trained):
         if request.delivery == 1:
-            raise BlobMissing("blob ff is not there")
+            raise error
         return succeed(request, on_trained)
 
     system = System(tmp_path, script)
@@ -307,7 +315,7 @@ def test_a_fold_whose_blobs_are_missing_is_given_back_and_told_of(tmp_path):
     system.append(fold_requested(delivery=2))
     system.run_until(lambda: "FoldTested" in kinds(system))
     assert [event.delivery for event in system.events()] == [1, 2, 2, 2]
-    assert system.reasons() == ["blob_missing"]
+    assert system.reasons() == [reason]
 
 
 def test_a_request_that_is_not_signed_does_not_run(tmp_path):
