@@ -102,6 +102,8 @@ class ListedFold:
 
 
 _CLAIM_IS_NEWER = "coalesce(c.attempt, 0) > coalesce(f.request_attempt, 0)"
+# Of one attempt a producer may have written another request, which lost: what was claimed stands.
+_CLAIM_STANDS = "coalesce(c.attempt, 0) >= coalesce(f.request_attempt, 0)"
 _ASKED = ("submission_id", "submission_version", "raw_data_id", "priority", "train_is", "test_is", "task_id")
 _SEEN = (
     "runner_id", "run_at", "stage", "cause", "fault", "message", "log", "full_train_predictions", "full_train_shape",
@@ -114,8 +116,8 @@ _MEASURED = (
 _ATTEMPT = "greatest(c.attempt, f.request_attempt)"
 
 
-def _asked(name: str, claimed: str | None = None) -> str:
-    return f"case when {_CLAIM_IS_NEWER} then c.{claimed or name} else f.{name} end"
+def _asked(name: str) -> str:
+    return f"case when {_CLAIM_STANDS} then c.{name} else f.{name} end"
 
 
 _VERSION = _asked("submission_version")
@@ -129,7 +131,7 @@ def _columns(*, without: tuple[str, ...] = ()) -> str:
             f"case when {_CLAIM_IS_NEWER} then 1 else f.request_delivery end",
             f"not ({_CLAIM_IS_NEWER})",
             *(_asked(name) for name in (*_ASKED, "requested_by")),
-            _asked("requested_at", "accepted_at"),
+            f"case when {_CLAIM_IS_NEWER} then c.accepted_at else f.requested_at end",
             f"case when {_CLAIM_IS_NEWER} then null else f.request_offset end",
             *(f"coalesce(f.{name}, 0)" for name in ("run_attempt", "run_delivery", "run_rank")),
             *("null" if name in without else f"f.{name}" for name in _SEEN),

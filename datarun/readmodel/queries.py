@@ -79,7 +79,9 @@ _RUN_COLUMNS = (
 _ZEROS = {"run_attempt", "run_rank", *(column for column in _RUN_COLUMNS if column.endswith(("_time", "_memory")))}
 
 _CLAIM_IS_NEWER = "coalesce(c.attempt, 0) > coalesce(f.request_attempt, 0)"
-_ASKED = {name: f"case when {_CLAIM_IS_NEWER} then c.{name} else f.{name} end" for name in _REQUEST_COLUMNS}
+# Of one attempt a producer may have written another request, which lost: what was claimed stands.
+_CLAIM_STANDS = "coalesce(c.attempt, 0) >= coalesce(f.request_attempt, 0)"
+_ASKED = {name: f"case when {_CLAIM_STANDS} then c.{name} else f.{name} end" for name in _REQUEST_COLUMNS}
 _RUN = {name: f"coalesce(f.{name}, 0)" if name in _ZEROS else f"f.{name}" for name in _RUN_COLUMNS}
 _ATTEMPT = "greatest(c.attempt, f.request_attempt)"
 _FETCHED = f"""
@@ -97,7 +99,7 @@ _COLUMNS = ", ".join(
         *_RUN.values(),
         _FETCHED,
         f"coalesce({_REPLACED}, false)",
-        f"coalesce(claimed.submitted_by, case when {_CLAIM_IS_NEWER} then c.requested_by else f.requested_by end)",
+        f"coalesce(claimed.submitted_by, case when {_CLAIM_STANDS} then c.requested_by else f.requested_by end)",
     ]
 )
 _JOINED = f"""

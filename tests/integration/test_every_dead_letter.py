@@ -84,3 +84,21 @@ def test_every_kind_is_a_dead_letter_with_its_reason_and_what_follows_goes_on(si
     wait_until(lambda: told() == expected, seconds=SECONDS)
     wait_until(lambda: site.get(f"folds/{last.fold_id}")["state"] == "TESTED", seconds=SECONDS)
     wait_until(lambda: _unread(site) == 0, seconds=SECONDS)
+
+
+def test_a_request_that_lost_its_claim_changes_nothing_that_is_told_of_the_fold(
+    kafka: str, module_postgres_url: str, tmp_path: Path
+) -> None:
+    """Though it is the last of its attempt in the queue: whose the fold is, and what was asked for, stays."""
+    with running_site(kafka, module_postgres_url, tmp_path, "lost.") as site:
+        number = site.fold(site.dataset(is_split=True))
+        [accepted] = read_events(kafka, "lost.", FoldRequested)
+        assert isinstance(accepted, FoldRequested)
+        told, legacy = site.get(f"folds/{number}"), site.gateway.get(f"submissionfold/{number}/").json()
+        other = {"task_id": "another", "submission_id": 99_999, "requested_by": "stranger"}
+        site.append(accepted.model_copy(update=other))
+        wait_until(lambda: [one["reason"] for one in _letters(site).values()] == ["claimed"], seconds=SECONDS)
+        after = site.get(f"folds/{number}")
+        assert {name for name in told if told[name] != after[name]} <= {"requested_at", "queue"}
+        assert site.gateway.get(f"submissionfold/{number}/").json() == legacy
+        assert [one["id"] for one in site.get(f"folds?submission_id={told['submission_id']}")["items"]] == [number]
