@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Protocol
-
-from psycopg2.extensions import connection as Connection
 
 from datarun.errors import DatarunError
 from datarun.log import EventLog, Position, StoredRecord, TopicPartition
@@ -18,10 +15,7 @@ from datarun.log.archive import ArchiveWriter
 from datarun.log.copies import REPLAYED, came_from, copy_of
 from datarun.log.lines import to_line
 from datarun.log.parquet import TableWriter
-from datarun.projection.apply import apply
-from datarun.projection.holes import pass_over
-from datarun.projection.offsets import Offsets, read_offsets
-from datarun.readmodel.schema import create_read_model
+from datarun.projection.offsets import Offsets
 from datarun.topics import Catalogue, Kind, Topic
 
 Written = Mapping[str, int]
@@ -223,79 +217,6 @@ class TopicTarget:
         if cluster != self._source.cluster or len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):  # noqa: PLR2004
             return None
         return Position(parts[0], int(parts[1]), int(parts[2]))
-
-
-class SchemaTarget:
-    """Tables of a read model of their own; their offsets are in the transaction of what they stand for."""
-
-    def __init__(self, connection: Connection, *, schema: str, catalogue: Catalogue) -> None:
-        self._connection = connection
-        self._schema = schema
-        self._catalogue = catalogue
-        with connection, connection.cursor() as cursor:
-            # As in the projector: what a crash of Postgres takes, it takes with its offsets.
-            cursor.execute("set synchronous_commit = off")
-            create_read_model(connection, schema=schema)
-
-    def offsets(self) -> Offsets:
-        """Return up to where the tables have seen the log."""
-        with self._connection, self._connection.cursor() as cursor:
-            return read_offsets(cursor, schema=self._schema)
-
-    def resume(self, written: Written) -> None:
-        """Nothing is half done in a table."""
-
-    def write(self, records: Sequence[StoredRecord]) -> int:
-        """Apply records that the tables have not seen; raises psycopg2's OperationalError."""
-        here, count = self.offsets(), 0
-        fresh: dict[TopicPartition, list[StoredRecord]] = {}
-        for record in records:
-            tp = TopicPartition(record.topic, record.partition)
-            if record.offset >= here.setdefault(tp, 0):
-                fresh.setdefault(tp, []).append(record)
-        # A stretch of each partition at once: without gaps that is all there is.
-        for stretches in zip_longest(*map(_runs, fresh.values()), fillvalue=[]):
-            for run in filter(None, stretches):
-                tp = TopicPartition(run[0].topic, run[0].partition)
-                self._pass_over(tp, here[tp], run[0].offset)
-                here[tp] = run[-1].offset + 1
-            together = list(chain.from_iterable(stretches))
-            count += apply(together, self._connection, catalogue=self._catalogue, schema=self._schema).count
-        return count
-
-    def reach(self, reached: Offsets) -> None:
-        """Move the offsets, so that a later replay goes on from there."""
-        here = self.offsets()
-        for tp, stop in reached.items():
-            self._pass_over(tp, here.get(tp, 0), stop)
-
-    def _pass_over(self, tp: TopicPartition, start: int, stop: int) -> None:
-        """Move over records that are not meant."""
-        if start < stop:
-            pass_over(self._connection, tp, start, stop, schema=self._schema)
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-    def written(self) -> Written:
-        """Return nothing: the tables have it."""
-        return {}
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-
-def _runs(records: Sequence[StoredRecord]) -> Iterator[list[StoredRecord]]:
-    """Yield the stretches of a partition in which no offset is left out."""
-    run: list[StoredRecord] = []
-    for record in records:
-        if run and record.offset != run[-1].offset + 1:
-            yield run
-            run = []
-        run.append(record)
-    if run:
-        yield run
 
 
 def _partition_of(name: str) -> TopicPartition:
