@@ -175,7 +175,7 @@ def _execute(settings: Settings, chosen: Wanted, into: _Into, *, digest: str, ra
 
 
 def _state_file(settings: Settings, into: _Into, digest: str) -> Path | None:
-    if into.stdout or into.schema is not None or into.is_table:
+    if into.stdout or into.schema is not None:
         return None
     if into.file is not None:
         return into.file.with_name(f"{into.file.name}.state")

@@ -58,10 +58,11 @@ class SchemaTarget:
             self._load()
         return len(fresh)
 
-    def reach(self, reached: Offsets) -> None:
-        """Know that nothing else is meant before these offsets."""
+    def reach(self, reached: Offsets) -> bool:
+        """Know that nothing else is meant before these offsets; the tables have them once they have what is."""
         for tp, offset in reached.items():
             self._end[tp] = max(self._end.get(tp, 0), offset)
+        return True
 
     def finish(self) -> None:
         """Bring the rest into the tables, with the offsets from which a later replay goes on."""

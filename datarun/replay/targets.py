@@ -14,7 +14,7 @@ from datarun.log import EventLog, Position, StoredRecord, TopicPartition
 from datarun.log.archive import ArchiveWriter
 from datarun.log.copies import REPLAYED, came_from, copy_of
 from datarun.log.lines import to_line
-from datarun.log.parquet import TableWriter
+from datarun.log.parquet import TableWriter, is_whole
 from datarun.projection.offsets import Offsets
 from datarun.topics import Catalogue, Kind, Topic
 
@@ -33,11 +33,11 @@ class Target(Protocol):
         ...
 
     def write(self, records: Sequence[StoredRecord]) -> int:
-        """Take records, durably, and return how many were new there."""
+        """Take records and return how many were new there."""
         ...
 
-    def reach(self, reached: Offsets) -> None:
-        """Know up to where the log was read: before that is nothing else that is meant."""
+    def reach(self, reached: Offsets) -> bool:
+        """Know that nothing else before these offsets is meant; tell whether it can be gone on from there."""
         ...
 
     def finish(self) -> None:
@@ -71,8 +71,9 @@ class FileTarget:
             self._file.append(to_line(record, catalogue=self._catalogue) for record in records)
         return len(records)
 
-    def reach(self, reached: Offsets) -> None:
-        """Leave that to the progress."""
+    def reach(self, reached: Offsets) -> bool:  # noqa: ARG002 - the progress knows
+        """Have all that was written."""
+        return True
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -88,37 +89,45 @@ class FileTarget:
 
 
 class TableTarget:
-    """A Parquet table, which has its name once it is whole: after a kill it is begun anew."""
+    """A Parquet table, which has its name once it is whole; row groups are gone on from."""
 
     def __init__(self, path: Path, *, catalogue: Catalogue) -> None:
         self._path = path
         self._catalogue = catalogue
         self._table: TableWriter | None = None
+        self._written: Written = {}
 
-    def resume(self, written: Written) -> None:  # noqa: ARG002 - nothing is gone on from
-        """Begin; raises OSError."""
-        self._table = TableWriter(self._path, catalogue=self._catalogue)
+    def resume(self, written: Written) -> None:
+        """Begin, or cut the table to what it had; raises BadTable, OSError."""
+        if written and is_whole(self._path):
+            return
+        self._table = TableWriter(self._path, catalogue=self._catalogue, written=written)
+        self._written = self._table.commit() or {}
 
     def write(self, records: Sequence[StoredRecord]) -> int:
         """Append rows."""
-        if self._table is not None:
-            self._table.append(records)
+        if self._table is None:
+            return 0
+        self._table.append(records)
         return len(records)
 
-    def reach(self, reached: Offsets) -> None:
-        """Leave that to the progress."""
+    def reach(self, reached: Offsets) -> bool:  # noqa: ARG002 - the progress knows
+        """Write a row group if there are enough rows for one; fewer are read again after a kill."""
+        written = self._table.commit() if self._table is not None else None
+        self._written = written or self._written
+        return written is not None
 
     def finish(self) -> None:
-        """Give the file its name."""
+        """Give the file its name, if it has not."""
         if self._table is not None:
             self._table.finish()
 
     def written(self) -> Written:
-        """Return nothing."""
-        return {}
+        """Return what the table has."""
+        return self._written
 
     def close(self) -> None:
-        """Forget a table that is not whole."""
+        """Let go of a table that is not whole; the same replay goes on with it."""
         if self._table is not None:
             self._table.close()
 
@@ -138,8 +147,9 @@ class StandardOutput:
         sys.stdout.buffer.flush()
         return len(records)
 
-    def reach(self, reached: Offsets) -> None:
-        """Leave that to the progress."""
+    def reach(self, reached: Offsets) -> bool:  # noqa: ARG002 - the progress knows
+        """Have all that was written."""
+        return True
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -195,8 +205,9 @@ class TopicTarget:
             future.result()
         return len(copies)
 
-    def reach(self, reached: Offsets) -> None:
-        """Leave that to the progress."""
+    def reach(self, reached: Offsets) -> bool:  # noqa: ARG002 - the progress knows
+        """Have all that was written."""
+        return True
 
     def finish(self) -> None:
         """Nothing is left to do."""
