@@ -19,8 +19,8 @@ from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
 from datarun.projection.rebuild import Rebuild
 from datarun.projection.share import Ground
-from datarun.projection.statements import FOLDS
 from datarun.projection.verify import verify
+from datarun.projection.whole import FOLD_COLUMNS
 from datarun.readmodel.schema import create_read_model, drop_read_model
 from datarun.topics import Catalogue
 
@@ -55,7 +55,7 @@ def rebuild_cost(kafka: str, url: str, prefix: str) -> tuple[Cost, bool]:
 
 def copy_cost(url: str) -> Cost:
     """Return what a raw COPY of the same folds into an empty table with the same indexes took."""
-    columns = ", ".join(FOLDS.columns)
+    columns = ", ".join(FOLD_COLUMNS)
     database, rows, costs = connect(url), io.BytesIO(), list[Cost]()
     with database, database.cursor() as cursor:
         cursor.copy_expert(f"copy rm.fold ({columns}) to stdout (format binary)", rows)

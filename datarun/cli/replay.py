@@ -158,9 +158,9 @@ def _execute(settings: Settings, chosen: Wanted, into: _Into, *, digest: str, ra
         event_log = stack.enter_context(_source(settings))
         progress = _progress(state, into, digest=digest, fresh=fresh)
         chosen = _as_begun(chosen, progress)
-        target = _target(settings, chosen, into)
-        stack.callback(target.close)
         work = _replay(settings, event_log, chosen, told=stack.enter_context(bar("replaying")), progress=progress)
+        target = _target(settings, chosen, into) if into.schema is None else _tables(settings, work, into, rate)
+        stack.callback(target.close)
         _go_on(target, work, progress)
 
         def save(here: Offsets) -> None:
@@ -175,7 +175,7 @@ def _execute(settings: Settings, chosen: Wanted, into: _Into, *, digest: str, ra
 
 
 def _state_file(settings: Settings, into: _Into, digest: str) -> Path | None:
-    if into.stdout or into.schema is not None or into.is_table:
+    if into.stdout or into.schema is not None:
         return None
     if into.file is not None:
         return into.file.with_name(f"{into.file.name}.state")
@@ -214,7 +214,7 @@ def _replay(
 
 
 def _go_on(target: Target, work: Replay, progress: Progress | None) -> None:
-    from datarun.replay.targets import SchemaTarget
+    from datarun.replay.tables import SchemaTarget
 
     target.resume(progress.written if progress else {})
     if isinstance(target, SchemaTarget):
@@ -236,8 +236,7 @@ def _progress_at(chosen: Wanted, work: Replay, here: Offsets, target: Target, di
 
 
 def _target(settings: Settings, chosen: Wanted, into: _Into) -> Target:
-    from datarun.db import connect
-    from datarun.replay.targets import FileTarget, SchemaTarget, StandardOutput, TableTarget
+    from datarun.replay.targets import FileTarget, StandardOutput, TableTarget
 
     if into.file is not None:
         if into.is_table:
@@ -245,10 +244,21 @@ def _target(settings: Settings, chosen: Wanted, into: _Into) -> Target:
         return FileTarget(into.file, catalogue=settings.catalogue)
     if into.stdout:
         return StandardOutput(settings.catalogue)
-    if into.schema is not None:
-        connection = connect(settings.postgres, application="datarun-replay")
-        return SchemaTarget(connection, schema=into.schema, catalogue=settings.catalogue)
     return _topics(settings, chosen, into)
+
+
+def _tables(settings: Settings, work: Replay, into: _Into, rate: float | None) -> Target:
+    from functools import partial
+
+    from datarun.db import connect
+    from datarun.log.kafka import KafkaLog
+    from datarun.projection.share import Ground
+    from datarun.replay.tables import SchemaTarget
+
+    database = partial(connect, settings.postgres, application="datarun-replay")
+    ground = Ground(partial(KafkaLog, settings.brokers), database, settings.catalogue, into.schema or "")
+    # Who bounds the rate wants to see them come.
+    return SchemaTarget(ground, work.log, takes=work.chosen.takes, is_slow=rate is not None)
 
 
 def _topics(settings: Settings, chosen: Wanted, into: _Into) -> Target:

@@ -1,6 +1,7 @@
 """A file of records as a Parquet table: for programs that read tables, and to be read back byte for byte.
 
-It is written beside its name, a row group at a time, and has its name once it is whole. Texts are texts; bytes that are
+It is written beside its name, a row group at a time, and has its name once it is whole; until then a file beside it has
+what its end will say, so that it can be gone on with. Texts are texts; bytes that are
 no UTF-8 stand in a column of their own, as base64.
 """
 
@@ -9,20 +10,24 @@ from __future__ import annotations
 import base64
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
+from datarun.crashes import crash_point
 from datarun.envelope import header
 from datarun.errors import DatarunError
 from datarun.log import StoredRecord
 from datarun.log.lines import BadLine, from_line, said_of
+from datarun.log.row_groups import RowGroups
 from datarun.topics import Catalogue
 
 SUFFIX = ".parquet"
 ROWS_A_GROUP = 5000
+WORTH_A_GROUP = ROWS_A_GROUP // 2
+"""So many rows are written where a table may be gone on from."""
 BYTES_A_GROUP = 32 << 20
 MOST_BYTES_A_GROUP = 1 << 30
 """A file that says that a row group of it takes more memory is refused."""
@@ -39,6 +44,9 @@ _TEXTS = tuple(name for name, kind in _COLUMNS.items() if kind == "object")
 _READ = tuple(name for name in _COLUMNS if name not in ("type", "version", "event_id"))
 _TYPE = "datarun."
 
+Written = Mapping[str, int]
+"""What a table has had written to it: rows, their groups, and the file's length."""
+
 
 class BadTable(DatarunError):
     """A file is not a Parquet table of records."""
@@ -47,18 +55,29 @@ class BadTable(DatarunError):
 class TableWriter:
     """Writes a table; `finish` gives the file its name, and until then there is none."""
 
-    def __init__(self, path: Path, *, catalogue: Catalogue) -> None:
-        """Begin beside the path, over whatever an earlier attempt has left there; raises OSError."""
+    def __init__(self, path: Path, *, catalogue: Catalogue, written: Written | None = None) -> None:
+        """Begin beside the path, over whatever an earlier attempt has left there, or go on after what it had written.
+
+        One that is told what was written, nothing at first, is kept when it is closed. Raises OSError, BadTable.
+        """
         self._path = path
         self._aside = path.with_name(f"{path.name}.part")
         self._catalogue = catalogue
-        self._file = self._aside.open("wb")
-        self._file.write(_MARK)
-        self._metadata: Any = None
-        self._groups: list[Any] = []
+        self._is_kept = written is not None
         self._rows: list[dict[str, Any]] = []
         self._bytes = 0
-        self.count = 0
+        self._metadata: Any = None
+        self.count, length, groups = 0, 0, 0
+        if written:
+            self.count, length, groups = written["rows"], written["length"], written["groups"]
+        try:
+            self._file = _opened(self._aside, length)
+            self._groups = RowGroups(_groups_of(path), count=groups)
+        except (EOFError, FileNotFoundError) as error:
+            raise BadTable(f"{self._aside} is not what was written to it: begin with --fresh") from error
+        if not length:
+            self._file.write(_MARK)
+            self._file.flush()
 
     def append(self, records: Iterable[StoredRecord]) -> None:
         """Take records; a group that is full is written. Raises OSError."""
@@ -69,28 +88,45 @@ class TableWriter:
             if len(self._rows) >= ROWS_A_GROUP or self._bytes >= BYTES_A_GROUP:
                 self._write_group()
 
+    def commit(self) -> Written | None:
+        """Write durably what is worth a row group and return what to go on from, or None if that is not all.
+
+        Raises OSError.
+        """
+        if len(self._rows) >= WORTH_A_GROUP or self._bytes >= BYTES_A_GROUP // 2:
+            self._write_group()
+        if self._rows:
+            return None
+        return {"rows": self.count, "length": self._file.tell(), "groups": len(self._groups.known)}
+
     def finish(self) -> None:
         """Write what is left and the table's end, and give the file its name, durably; raises OSError."""
         from fastparquet.writer import write_thrift  # type: ignore[import-untyped]  # noqa: PLC0415 - half a second
 
         if self._rows or self._metadata is None:
             self._write_group()
-        self._metadata.row_groups = self._groups
+        self._metadata.row_groups = self._groups.known
         self._metadata.num_rows = self.count
-        self._file.write(struct.pack(b"<I", write_thrift(self._file, self._metadata)) + _MARK)
+        self._file.write(struct.pack("<I", write_thrift(self._file, self._metadata)) + _MARK)
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
+        crash_point("table.before_name")
         self._aside.replace(self._path)
+        crash_point("table.after_name")
         descriptor = os.open(self._path.parent, os.O_RDONLY)
         os.fsync(descriptor)
         os.close(descriptor)
+        self._groups.remove()
 
     def close(self) -> None:
-        """Forget what is not finished."""
+        """Let go of what is not finished; it is forgotten unless it is kept to go on from."""
+        self._groups.close()
         if not self._file.closed:
             self._file.close()
-            self._aside.unlink(missing_ok=True)
+            if not self._is_kept:
+                self._groups.remove()
+                self._aside.unlink(missing_ok=True)
 
     def _write_group(self) -> None:
         from fastparquet.writer import make_metadata, make_row_group  # noqa: PLC0415 - half a second
@@ -101,8 +137,36 @@ class TableWriter:
             self._metadata = make_metadata(frame, has_nulls=list(_TEXTS), object_encoding=encodings)
         group = make_row_group(self._file, frame, self._metadata.schema, compression="ZSTD", stats="auto")
         if group is not None:
+            # First what it tells of, for it is what the next attempt goes on from.
+            self._file.flush()
+            if self._is_kept:
+                os.fsync(self._file.fileno())
+            crash_point("table.before_group")
             self._groups.append(group)
         self._rows, self._bytes = [], 0
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a table has its name, and none is being written in its place; clears what a kill left beside it."""
+    if not path.exists() or path.with_name(f"{path.name}.part").exists():
+        return False
+    _groups_of(path).unlink(missing_ok=True)
+    return True
+
+
+def _opened(path: Path, length: int) -> BinaryIO:
+    """Open a file to go on at a length; raises OSError, EOFError for a shorter one."""
+    file = path.open("r+b" if length else "wb")
+    if file.seek(0, os.SEEK_END) < length:
+        file.close()
+        raise EOFError
+    file.truncate(length)
+    file.seek(length)
+    return file
+
+
+def _groups_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.groups")
 
 
 def write(path: Path, records: Iterable[StoredRecord], *, catalogue: Catalogue) -> int:

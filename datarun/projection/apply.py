@@ -16,11 +16,11 @@ from datarun.log import StoredRecord, TopicPartition
 from datarun.projection import columns, offsets, statements
 from datarun.projection.batch import Batch, dead_letter, fold
 from datarun.projection.columns import Columns
-from datarun.projection.copying import Unfit
-from datarun.projection.evolve import Registers
+from datarun.projection.copying import BEGIN, END, Unfit
 from datarun.projection.offsets import Offsets
 from datarun.projection.statements import Register, in_schema, upsert
 from datarun.projection.text import json_text
+from datarun.projection.whole import COPY_FOLDS, Rows, whole_folds
 from datarun.readmodel import SCHEMA
 from datarun.topics import Catalogue
 
@@ -62,12 +62,13 @@ def load(batch: Batch, connection: Connection, *, start: Offsets, end: Offsets, 
     start, which means that somebody else works on it, and psycopg2's OperationalError.
     """
     try:
+        rows = whole_folds(batch.registers)
         with connection, connection.cursor() as cursor:
             position = offsets.lock_offsets(cursor, start, schema=schema)
             for tp, left in start.items():
                 if position[tp] != left:
                     raise offsets.Gap(tp, expected=position[tp], found=left)
-            _load_folds(cursor, batch, schema=schema)
+            _load_folds(cursor, batch, rows, schema=schema)
             _write(cursor, batch, end, schema=schema)
             crash_point("projector.before_commit")
         crash_point("projector.after_commit")
@@ -76,28 +77,20 @@ def load(batch: Batch, connection: Connection, *, start: Offsets, end: Offsets, 
     return True
 
 
-def _load_folds(cursor: Cursor, batch: Batch, *, schema: str) -> None:
+def _load_folds(cursor: Cursor, batch: Batch, rows: Rows, *, schema: str) -> None:
     """Insert the folds nothing is known of yet, and take them out of the batch."""
     kept = batch.registers
     cursor.execute(in_schema(statements.TAKE_TURNS, schema))
-    cursor.execute(in_schema(statements.KNOWN_FOLDS, schema), (list(kept.requests),))
-    new = kept.requests.keys() - {fold_id for (fold_id,) in cursor.fetchall()}
+    cursor.execute(in_schema(statements.KNOWN_FOLDS, schema), (list(rows),))
+    new = rows.keys() - {fold_id for (fold_id,) in cursor.fetchall()}
     if not new:
         return
     # Sorted, since so the indexes grow at their ends.
-    rows = statements.FOLDS.copied(_whole(kept, fold_id) for fold_id in sorted(new))
-    cursor.copy_expert(in_schema(statements.COPY_FOLDS, schema), BytesIO(rows), size=COPY_BYTES)
+    copied = b"".join((BEGIN, *map(rows.__getitem__, sorted(new)), END))
+    cursor.copy_expert(in_schema(COPY_FOLDS, schema), BytesIO(copied), size=COPY_BYTES)
     for register in (kept.requests, kept.runs, kept.fetches):
         for fold_id in new & register.keys():
             del register[fold_id]
-
-
-def _whole(kept: Registers, fold_id: int) -> Columns:
-    run, fetch = kept.runs.get(fold_id), kept.fetches.get(fold_id)
-    row = columns.run(run) if run else {}
-    if fetch:
-        row |= columns.fetch(fetch)
-    return row | columns.request(kept.requests[fold_id])
 
 
 def _transact(records: Sequence[StoredRecord], connection: Connection, *, catalogue: Catalogue, schema: str) -> Applied:

@@ -9,9 +9,9 @@ from typing import cast
 from datarun.envelope import check_route, decode
 from datarun.errors import Rejected
 from datarun.log import StoredRecord
+from datarun.projection.at_home import at_home
 from datarun.projection.columns import Columns
 from datarun.projection.evolve import Projected, Registers, evolve
-from datarun.projection.forms import at_home
 from datarun.topics import Catalogue
 
 
@@ -26,9 +26,9 @@ class Batch:
 def fold(records: Iterable[StoredRecord], *, catalogue: Catalogue, into: Batch | None = None) -> Batch:
     """Fold records, each partition's in order; a record that can never be applied becomes a dead letter."""
     batch = Batch() if into is None else into
-    registers, read = batch.registers, at_home(catalogue)
-    for record in records:
-        event = read(record)
+    known = list(records)
+    for record, form in zip(known, at_home(catalogue)(known), strict=True):
+        event = form
         if event is None:
             try:
                 event = decode(record.value, record.headers)
@@ -36,9 +36,7 @@ def fold(records: Iterable[StoredRecord], *, catalogue: Catalogue, into: Batch |
             except Rejected as error:
                 batch.dead.append(dead_letter(record, reason=error.reason, detail=str(error)))
                 continue
-        # Without its bytes: a rebuild keeps many, and what is kept needs but its place and its time.
-        bare = tuple.__new__(StoredRecord, (*record[:3], None, None, (), record[6]))
-        evolve(registers, cast("Projected", event), bare)
+        evolve(batch.registers, cast("Projected", event), record)
     return batch
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 from datarun.events import (
@@ -37,6 +38,7 @@ LAST_MS = 253_402_300_799_999
 """The end of the year 9999, the last moment Python can name."""
 
 
+@lru_cache(1024)
 def moment(timestamp_ms: int) -> datetime:
     """Return the broker's time of a record; whatever number came with it, a time."""
     return datetime.fromtimestamp(min(max(timestamp_ms, 0), LAST_MS) / 1000, UTC)

@@ -55,7 +55,7 @@ E = TypeVar("E")
 
 
 class Kept(NamedTuple, Generic[E]):
-    """The event a register holds, where it stands in the register's order, and the record it came in."""
+    """The event a register holds, where it stands in the register's order, and the record it came in, without bytes."""
 
     order: tuple[Any, ...]
     event: E
@@ -84,26 +84,24 @@ def evolve(into: Registers, event: Projected, record: StoredRecord) -> None:
 
 def _run(into: Registers, event: RunOfDelivery, record: StoredRecord) -> None:
     run = (event.attempt, event.delivery, RANKS[type(event)])
-    kept: Kept[RunOfFold] = Kept(order(run), event, record)
-    _keep(into.runs, event.fold_id, kept)
+    _keep(into.runs, event.fold_id, order(run), event, record)
 
 
 def _cancel(into: Registers, event: FoldCancelled, record: StoredRecord) -> None:
     run = (event.attempt, NO_DELIVERY, RANK_OF[FoldCancelled])
-    kept: Kept[RunOfFold] = Kept(order(run), event, record)
-    _keep(into.runs, event.fold_id, kept)
+    _keep(into.runs, event.fold_id, order(run), event, record)
 
 
 def _request(into: Registers, event: FoldRequested, record: StoredRecord) -> None:
     # The same request may be in its queue twice: the last is where the fold waits, and since when.
     order = (event.attempt, event.delivery, record.position)
-    _keep(into.requests, event.fold_id, Kept(order, event, record))
+    _keep(into.requests, event.fold_id, order, event, record)
     version = (event.submission_version, event.dataset.raw_data_id)
-    _keep(into.submissions, event.submission_id, Kept(version, event, record))
+    _keep(into.submissions, event.submission_id, version, event, record)
 
 
 def _fetch(into: Registers, event: PredictionsFetched, record: StoredRecord) -> None:
-    _keep(into.fetches, event.fold_id, Kept((event.attempt,), event, record))
+    _keep(into.fetches, event.fold_id, (event.attempt,), event, record)
 
 
 def _pass(_into: Registers, _event: FoldReproduced, _record: StoredRecord) -> None:
@@ -111,19 +109,19 @@ def _pass(_into: Registers, _event: FoldReproduced, _record: StoredRecord) -> No
 
 
 def _heartbeat(into: Registers, event: RunnerHeartbeat, record: StoredRecord) -> None:
-    _keep(into.heartbeats, storable(event.runner_id), Kept((event.sequence,), event, record))
+    _keep(into.heartbeats, storable(event.runner_id), (event.sequence,), event, record)
 
 
 def _upload(into: Registers, event: DataUploaded, record: StoredRecord) -> None:
-    _keep(into.uploads, event.raw_data_id, Kept((), event, record))
+    _keep(into.uploads, event.raw_data_id, (), event, record)
 
 
 def _split_request(into: Registers, event: SplitRequested, record: StoredRecord) -> None:
-    _keep(into.split_requests, event.raw_data_id, Kept((event.attempt,), event, record))
+    _keep(into.split_requests, event.raw_data_id, (event.attempt,), event, record)
 
 
 def _split_result(into: Registers, event: DataSplit | SplitFailed, record: StoredRecord) -> None:
-    _keep(into.split_results, event.raw_data_id, Kept((event.attempt,), event, record))
+    _keep(into.split_results, event.raw_data_id, (event.attempt,), event, record)
 
 
 TAKERS: Mapping[type[Event], Callable[[Registers, Any, StoredRecord], None]] = {
@@ -154,8 +152,14 @@ _TAKERS: dict[type, Callable[[Registers, Any, StoredRecord], None]] = {
 K = TypeVar("K", bound=Hashable)
 
 
-def _keep(register: dict[K, Kept[E]], key: K, new: Kept[E]) -> None:
+def _keep(register: dict[K, Kept[E]], key: K, order: tuple[Any, ...], event: E, record: StoredRecord) -> None:
     kept = register.get(key)
     # Of equals the first stays: all that is equal lies in one partition, where `first` is a fact.
-    if kept is None or new.order > kept.order:
-        register[key] = new
+    if kept is None or order > kept[0]:
+        # A rebuild keeps many, and what is kept needs but its place and its time.
+        bare = _new(StoredRecord, (*record[:3], None, None, (), record[6]))
+        register[key] = _new(Kept, (order, event, bare))
+
+
+_new = tuple.__new__
+"""Not by the classes' own, which are written in Python: a rebuild does this a million times over."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from datarun.lifecycle import FIRST_TERMINAL
-from datarun.projection.copying import Rows
-from datarun.readmodel import tables
 
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 
@@ -38,12 +36,7 @@ BLANK_FOLD = dict.fromkeys(
 )  # fmt: skip
 """What the columns of a fold are that no register has filled yet and that are never null."""
 
-FOLDS = Rows(tables.fold, BLANK_FOLD)
-
 KNOWN_FOLDS = 'select fold_id from "{schema}".fold where fold_id = any(%s)'
-
-COPY_FOLDS = f'copy "{{schema}}".fold ({", ".join(FOLDS.columns)}) from stdin (format binary)'
-"""Folds that nothing is known of, whole: one row at once, not one for each register."""
 
 LOCK_OFFSETS = f"""{STAY};
 select topic, partition, next_offset from "{{schema}}".projection_offset

@@ -43,7 +43,7 @@ class Replay:
         return self.counted
 
     def run(self, target: Target, *, rate: float | None, save: Save) -> None:
-        """Write what is meant, at most `rate` records a second, saving how far it came after each batch.
+        """Write what is meant, at most `rate` records a second, saving how far it came whenever the target has it all.
 
         Raises LogUnavailable, and what the target raises.
         """
@@ -54,9 +54,9 @@ class Replay:
                 self.written += target.write(piece)
                 crash_point("replay.after_piece")
                 self._pause(started, rate)
-            target.reach(reached)
-            crash_point("replay.before_save")
-            save(reached)
+            if target.reach(reached):
+                crash_point("replay.before_save")
+                save(reached)
             self.seconds = time.monotonic() - started
         target.finish()
 

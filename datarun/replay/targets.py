@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Protocol
-
-from psycopg2.extensions import connection as Connection
 
 from datarun.errors import DatarunError
 from datarun.log import EventLog, Position, StoredRecord, TopicPartition
 from datarun.log.archive import ArchiveWriter
 from datarun.log.copies import REPLAYED, came_from, copy_of
 from datarun.log.lines import to_line
-from datarun.log.parquet import TableWriter
-from datarun.projection.apply import apply
-from datarun.projection.holes import pass_over
-from datarun.projection.offsets import Offsets, read_offsets
-from datarun.readmodel.schema import create_read_model
+from datarun.log.parquet import TableWriter, is_whole
+from datarun.projection.offsets import Offsets
 from datarun.topics import Catalogue, Kind, Topic
 
 Written = Mapping[str, int]
@@ -39,11 +33,11 @@ class Target(Protocol):
         ...
 
     def write(self, records: Sequence[StoredRecord]) -> int:
-        """Take records, durably, and return how many were new there."""
+        """Take records and return how many were new there."""
         ...
 
-    def reach(self, reached: Offsets) -> None:
-        """Know up to where the log was read: before that is nothing else that is meant."""
+    def reach(self, reached: Offsets) -> bool:
+        """Know that nothing else before these offsets is meant; tell whether it can be gone on from there."""
         ...
 
     def finish(self) -> None:
@@ -77,8 +71,9 @@ class FileTarget:
             self._file.append(to_line(record, catalogue=self._catalogue) for record in records)
         return len(records)
 
-    def reach(self, reached: Offsets) -> None:
-        """Leave that to the progress."""
+    def reach(self, reached: Offsets) -> bool:  # noqa: ARG002 - the progress knows
+        """Have all that was written."""
+        return True
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -94,37 +89,45 @@ class FileTarget:
 
 
 class TableTarget:
-    """A Parquet table, which has its name once it is whole: after a kill it is begun anew."""
+    """A Parquet table, which has its name once it is whole; row groups are gone on from."""
 
     def __init__(self, path: Path, *, catalogue: Catalogue) -> None:
         self._path = path
         self._catalogue = catalogue
         self._table: TableWriter | None = None
+        self._written: Written = {}
 
-    def resume(self, written: Written) -> None:  # noqa: ARG002 - nothing is gone on from
-        """Begin; raises OSError."""
-        self._table = TableWriter(self._path, catalogue=self._catalogue)
+    def resume(self, written: Written) -> None:
+        """Begin, or cut the table to what it had; raises BadTable, OSError."""
+        if written and is_whole(self._path):
+            return
+        self._table = TableWriter(self._path, catalogue=self._catalogue, written=written)
+        self._written = self._table.commit() or {}
 
     def write(self, records: Sequence[StoredRecord]) -> int:
         """Append rows."""
-        if self._table is not None:
-            self._table.append(records)
+        if self._table is None:
+            return 0
+        self._table.append(records)
         return len(records)
 
-    def reach(self, reached: Offsets) -> None:
-        """Leave that to the progress."""
+    def reach(self, reached: Offsets) -> bool:  # noqa: ARG002 - the progress knows
+        """Write a row group if there are enough rows for one; fewer are read again after a kill."""
+        written = self._table.commit() if self._table is not None else None
+        self._written = written or self._written
+        return written is not None
 
     def finish(self) -> None:
-        """Give the file its name."""
+        """Give the file its name, if it has not."""
         if self._table is not None:
             self._table.finish()
 
     def written(self) -> Written:
-        """Return nothing."""
-        return {}
+        """Return what the table has."""
+        return self._written
 
     def close(self) -> None:
-        """Forget a table that is not whole."""
+        """Let go of a table that is not whole; the same replay goes on with it."""
         if self._table is not None:
             self._table.close()
 
@@ -144,8 +147,9 @@ class StandardOutput:
         sys.stdout.buffer.flush()
         return len(records)
 
-    def reach(self, reached: Offsets) -> None:
-        """Leave that to the progress."""
+    def reach(self, reached: Offsets) -> bool:  # noqa: ARG002 - the progress knows
+        """Have all that was written."""
+        return True
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -201,8 +205,9 @@ class TopicTarget:
             future.result()
         return len(copies)
 
-    def reach(self, reached: Offsets) -> None:
-        """Leave that to the progress."""
+    def reach(self, reached: Offsets) -> bool:  # noqa: ARG002 - the progress knows
+        """Have all that was written."""
+        return True
 
     def finish(self) -> None:
         """Nothing is left to do."""
@@ -223,79 +228,6 @@ class TopicTarget:
         if cluster != self._source.cluster or len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):  # noqa: PLR2004
             return None
         return Position(parts[0], int(parts[1]), int(parts[2]))
-
-
-class SchemaTarget:
-    """Tables of a read model of their own; their offsets are in the transaction of what they stand for."""
-
-    def __init__(self, connection: Connection, *, schema: str, catalogue: Catalogue) -> None:
-        self._connection = connection
-        self._schema = schema
-        self._catalogue = catalogue
-        with connection, connection.cursor() as cursor:
-            # As in the projector: what a crash of Postgres takes, it takes with its offsets.
-            cursor.execute("set synchronous_commit = off")
-            create_read_model(connection, schema=schema)
-
-    def offsets(self) -> Offsets:
-        """Return up to where the tables have seen the log."""
-        with self._connection, self._connection.cursor() as cursor:
-            return read_offsets(cursor, schema=self._schema)
-
-    def resume(self, written: Written) -> None:
-        """Nothing is half done in a table."""
-
-    def write(self, records: Sequence[StoredRecord]) -> int:
-        """Apply records that the tables have not seen; raises psycopg2's OperationalError."""
-        here, count = self.offsets(), 0
-        fresh: dict[TopicPartition, list[StoredRecord]] = {}
-        for record in records:
-            tp = TopicPartition(record.topic, record.partition)
-            if record.offset >= here.setdefault(tp, 0):
-                fresh.setdefault(tp, []).append(record)
-        # A stretch of each partition at once: without gaps that is all there is.
-        for stretches in zip_longest(*map(_runs, fresh.values()), fillvalue=[]):
-            for run in filter(None, stretches):
-                tp = TopicPartition(run[0].topic, run[0].partition)
-                self._pass_over(tp, here[tp], run[0].offset)
-                here[tp] = run[-1].offset + 1
-            together = list(chain.from_iterable(stretches))
-            count += apply(together, self._connection, catalogue=self._catalogue, schema=self._schema).count
-        return count
-
-    def reach(self, reached: Offsets) -> None:
-        """Move the offsets, so that a later replay goes on from there."""
-        here = self.offsets()
-        for tp, stop in reached.items():
-            self._pass_over(tp, here.get(tp, 0), stop)
-
-    def _pass_over(self, tp: TopicPartition, start: int, stop: int) -> None:
-        """Move over records that are not meant."""
-        if start < stop:
-            pass_over(self._connection, tp, start, stop, schema=self._schema)
-
-    def finish(self) -> None:
-        """Nothing is left to do."""
-
-    def written(self) -> Written:
-        """Return nothing: the tables have it."""
-        return {}
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
-
-
-def _runs(records: Sequence[StoredRecord]) -> Iterator[list[StoredRecord]]:
-    """Yield the stretches of a partition in which no offset is left out."""
-    run: list[StoredRecord] = []
-    for record in records:
-        if run and record.offset != run[-1].offset + 1:
-            yield run
-            run = []
-        run.append(record)
-    if run:
-        yield run
 
 
 def _partition_of(name: str) -> TopicPartition:

@@ -26,11 +26,21 @@ from datarun.log.copies import REPLAYED
 from datarun.log.kafka import KafkaLog
 from datarun.log.lines import from_line
 from datarun.projection.apply import apply
+from datarun.readmodel.schema import create_read_model
 from datarun.topics import DATA_EVENTS, FOLD_EVENTS, PROJECTED, TOPICS, Catalogue
 from tests.histories import CONTEXT, story
 from tests.readmodel_dump import dump
 
 FOLDS = range(1, 25)
+_SMALL_PIECES = """
+import datarun.log.kafka as kafka
+import datarun.log.parquet as parquet
+import datarun.replay.tables as tables
+kafka.READ_BATCH = tables.RECORDS_A_BATCH = 25
+parquet.WORTH_A_GROUP = 20
+from datarun.cli import main
+main()
+"""
 
 
 @dataclass
@@ -48,7 +58,7 @@ class Installation:
         options = ["--dir", str(self.folder), "--kafka", self.kafka, "--topic-prefix", self.catalogue.prefix]
         command = ["replay", *arguments, *options, "--postgres", self.postgres_url]
         if crash_at:
-            command = [sys.executable, "-m", "datarun.cli", *command]
+            command = [sys.executable, "-c", _SMALL_PIECES, *command]
             environment = os.environ | {"DATARUN_CRASH_AT": crash_at}
             assert subprocess.run(command, env=environment, timeout=60, check=False).returncode == -signal.SIGKILL
             return b"", ""
@@ -66,8 +76,6 @@ class Installation:
 
     def projected(self, records: list[StoredRecord], schema: str) -> dict[str, dict[object, object]]:
         """Return the tables that come of records, whose offsets have no gaps."""
-        from datarun.readmodel.schema import create_read_model
-
         connection = connect(self.postgres_url)
         with closing(connection):
             with connection:
@@ -142,18 +150,50 @@ def test_a_file_holds_every_byte_though_the_replay_was_killed(installation: Inst
     assert "--fresh" in said
 
 
-def test_a_table_holds_every_byte_though_the_replay_was_killed(installation: Installation, tmp_path: Path) -> None:
-    """Killed in its middle there is none of that name; given again, the same command writes all of it."""
+@pytest.mark.parametrize(
+    ("seam", "is_resumed"),
+    [
+        ("replay.after_piece:1", False),
+        ("table.before_group:1", False),
+        ("table.before_group:3", True),
+        ("replay.before_save:1", False),
+        ("replay.before_save:2", True),
+        ("table.before_name", True),
+        ("table.after_name", True),
+    ],
+)
+def test_a_table_holds_every_byte_though_the_replay_was_killed(
+    installation: Installation, tmp_path: Path, seam: str, *, is_resumed: bool
+) -> None:
+    """Killed at any seam, the same command goes on from its last row group; until it is whole it has no name."""
     file = tmp_path / "log.parquet"
-    arguments = ("--to-file", str(file), "--rate", "400", "--execute")
-    installation.run(*arguments, crash_at="replay.after_piece:2")
-    assert not file.exists()
-    installation.run("--to-file", str(file), "--execute")
+    arguments = ("--to-file", str(file), "--execute")
+    installation.run(*arguments, crash_at=seam)
+    assert file.exists() == (seam == "table.after_name")
+    _, said = installation.run(*arguments, "--type", "FoldLost", code=1)
+    assert "other options" in said
+    _, said = installation.run(*arguments)
+    stored = installation.stored()
+    assert (int(said.partition(" events")[0]) < len(stored)) == is_resumed, said
     found = sorted(parquet.read(file, catalogue=installation.catalogue), key=lambda one: one.position)
-    assert found == [one._replace(headers=list(one.headers)) for one in installation.stored()]
+    assert found == [one._replace(headers=list(one.headers)) for one in stored]
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
     _, said = installation.run(*arguments, code=1)
     assert "--fresh" in said
+
+
+def test_a_table_that_somebody_spoiled_is_not_gone_on_with(installation: Installation, tmp_path: Path) -> None:
+    """What was written to it is looked for, and --fresh begins again."""
+    file = tmp_path / "log.parquet"
+    arguments = ("--to-file", str(file), "--execute")
+    for part in ("part", "groups"):
+        installation.run(*arguments, "--fresh", crash_at="table.before_group:3")
+        (tmp_path / f"log.parquet.{part}").write_bytes(b"PAR1")
+        _, said = installation.run(*arguments, code=1)
+        assert "--fresh" in said
+    installation.run(*arguments, "--fresh")
+    assert len(list(parquet.read(file, catalogue=installation.catalogue))) == len(installation.stored())
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
 def test_topics_hold_each_record_once_though_the_replay_was_killed(installation: Installation) -> None:
@@ -184,8 +224,11 @@ def test_a_copy_does_not_go_back_to_where_it_came_from(installation: Installatio
 
 def test_a_schema_is_as_projected_though_the_replay_was_killed(installation: Installation) -> None:
     """Tables have the offsets of what they hold: the whole log, with a kill in between, gives the usual tables."""
-    arguments = ("--to-schema", "played", "--rate", "400", "--execute")
-    installation.run(*arguments, crash_at="replay.after_piece:2")
+    arguments = ("--to-schema", "played", "--execute")
+    installation.run(*arguments, crash_at="projector.before_commit:2")
+    installation.run(*arguments, "--rate", "400", crash_at="projector.after_commit:2")
+    before = installation.dumped("played")
+    assert 0 < len(before["fold"]) < len(FOLDS)
     installation.run(*arguments)
     assert installation.dumped("played") == installation.projected(installation.stored(), "expected")
     _, said = installation.run(*arguments)
@@ -198,6 +241,19 @@ def test_a_schema_of_some_folds_has_these_alone(installation: Installation) -> N
     whole, some = installation.projected(installation.stored(), "all_of_it"), installation.dumped("some")
     assert some["fold"] == {fold_id: whole["fold"][fold_id] for fold_id in (3, 4)}
     assert some["dataset"] == {}
+
+
+def test_a_schema_loses_what_its_database_refuses_alone(installation: Installation) -> None:
+    """The rest of what is meant is there, and nothing that is not."""
+    with closing(connect(installation.postgres_url)) as connection, connection, connection.cursor() as cursor:
+        create_read_model(connection, schema="narrow")
+        cursor.execute("alter table narrow.fold alter column runner_id type varchar(8)")
+    installation.run("--to-schema", "narrow", "--where", "fold_id in [3, 12]", "--execute")
+    found = installation.dumped("narrow")
+    assert sorted((number, row["run_rank"]) for number, row in found["fold"].items()) == [(3, 9), (12, 0)]
+    assert {row["reason"] for row in found["dead_letter"].values()} == {"unstorable"}
+    _, said = installation.run("--to-schema", "narrow", "--where", "fold_id in [3, 12]", "--execute")
+    assert said.startswith("0 events")
 
 
 def test_the_live_tables_and_two_places_at_once_are_refused(installation: Installation, tmp_path: Path) -> None:

@@ -3,14 +3,14 @@
 from datetime import UTC, datetime
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datarun import envelope, events
 from datarun.errors import Misrouted, Rejected, SchemaMismatch, Undecodable, UnknownType, UnknownVersion
 from datarun.events import EVENT_TYPES, Blob, Event, FoldLost, Priority
 from datarun.log import StoredRecord
-from datarun.partitioner import partition_of
+from datarun.partitioner import partition_of, partitions_of
 from datarun.topics import FOLD_EVENTS, Catalogue
 
 CATALOGUE = Catalogue("t.")
@@ -125,3 +125,10 @@ def fold_requested(*, fold_id=11, attempt=1, delivery=1, priority=Priority.LOW):
         task_id="t",
         requested_by="u",
     )
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.sets(st.binary(max_size=11), max_size=200), st.integers(1, 13))
+def test_many_keys_together_are_where_each_is_alone(keys, partitions):
+    """However many there are, of whatever lengths."""
+    assert partitions_of(keys, partitions) == {key: partition_of(key, partitions) for key in keys}

@@ -3,21 +3,21 @@
 import pytest
 
 from datarun.projection.copying import Unfit
-from datarun.projection.statements import FOLDS
+from datarun.projection.whole import ASKED, RAN
 
 
 @pytest.mark.parametrize(
-    "row",
-    [{"fold_id": 2**31}, {"fold_id": 1, "request_delivery": 2**15}, {"fold_id": 1, "full_train_shape": (2**31,)}],
+    ("part", "row"),
+    [(ASKED, {"fold_id": 2**31}), (ASKED, {"request_delivery": 2**15}), (RAN, {"full_train_shape": (2**31,)})],
 )
-def test_a_number_beyond_its_column_is_refused(row):
+def test_a_number_beyond_its_column_is_refused(part, row):
     """The stretch it is in then goes the slow way, which buries it."""
     with pytest.raises(Unfit):
-        FOLDS.copied([row])
+        part.encoded([dict.fromkeys(part.columns[:8], 1) | row])
 
 
 @pytest.mark.parametrize("text", ["a\x00b", "a\ud800b"])
 def test_text_that_postgres_cannot_store_is_replaced(text):
     """As in the JSON of the other rows."""
-    copied = FOLDS.copied([{"fold_id": 1, "log": text}])
-    assert copied in {FOLDS.copied([{"fold_id": 1, "log": f"a{mark}b"}]) for mark in ("\ufffd", "?")}
+    [encoded] = RAN.encoded([{"log": text}])
+    assert [encoded] in [RAN.encoded([{"log": f"a{mark}b"}]) for mark in ("\ufffd", "?")]
