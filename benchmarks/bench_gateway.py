@@ -19,6 +19,7 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
@@ -75,10 +76,18 @@ class Client:
 
 
 def fold(number: int, **fields: Any) -> bytes:
-    """Return a fold's body; a hundred belong to a submission."""
-    indices = packed(b"".join(value.to_bytes(8, "little") for value in range(80)))
-    body = {"databoard_sf_id": number, "databoard_s_id": number // 100 + 1, "train_is": indices, "test_is": indices}
+    """Return a fold's body; a hundred belong to a submission, each on a part of the data of its own."""
+    train_is, test_is = indices(number % 100)
+    body = {"databoard_sf_id": number, "databoard_s_id": number // 100 + 1, "train_is": train_is, "test_is": test_is}
     return json.dumps(body | fields).encode()
+
+
+@cache
+def indices(part: int) -> tuple[str, str]:
+    """Return the indices of one of the folds that all submissions are trained and tested on."""
+    chosen = [random.Random(f"{part} {which}").sample(range(1000), 80) for which in ("train", "test")]
+    train_is, test_is = (packed(b"".join(value.to_bytes(8, "little") for value in values)) for values in chosen)
+    return train_is, test_is
 
 
 async def flood(url: str, path: str, token: str, bodies: Iterator[bytes]) -> float:

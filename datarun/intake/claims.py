@@ -6,12 +6,14 @@ Locks are advisory and taken in the order dataset, submission, fold, so that no 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from functools import cached_property, lru_cache
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json
+from pydantic import TypeAdapter
 
 from datarun.events import Blob, Dataset, NamedBlob, Split
 from datarun.intake.outbox import Entry, Queued, add
@@ -23,10 +25,12 @@ PRODUCERS_NUMBERS = 1_000_000_000
 """From here on datasets are numbered by producers, below by the gateways."""
 _TRIES = 10
 
+_FILES = TypeAdapter(tuple[NamedBlob, ...])
+
 DATASET_LOCK, SUBMISSION_LOCK, FOLD_LOCK = 1_885_001, 1_885_002, 1_885_003
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DatasetClaim:
     """A dataset as the write side knows it, with what the read model says of its split."""
 
@@ -54,8 +58,14 @@ class DatasetClaim:
         """Tell whether a split was asked for whose result is not known here yet."""
         return self.split_attempt > self.result_attempt
 
+    @property
+    def known_train_rows(self) -> int | None:
+        """How many rows its train part has; None while its split is not known."""
+        return self.split.train_rows if self.split is not None and not self.waits_for_split else None
+
+    @cached_property
     def manifest(self) -> Dataset:
-        """Return what a runner must know of the dataset, with the split if it is known."""
+        """What a runner must know of the dataset, with the split if it is known."""
         known = not self.waits_for_split
         return Dataset(
             raw_data_id=self.raw_data_id,
@@ -103,12 +113,12 @@ class FoldContext:
 
 
 _DATASET_COLUMNS = """
-    d.raw_data_id, d.name, d.target_column, d.workflow_elements, d.files, d.rows, d.split_attempt, d.split_request,
-    d.split_task_id, coalesce(r.result_attempt, 0), r.split, r.split_error, d.uploaded_by"""
+    d.raw_data_id, d.name, d.target_column, d.workflow_elements, d.files::text, d.rows, d.split_attempt,
+    d.split_request, d.split_task_id, coalesce(r.result_attempt, 0), r.split::text, r.split_error, d.uploaded_by"""
 _DATASET_FIELDS = [field.name for field in fields(DatasetClaim)]
 
 FOLD_CONTEXT = f"""{_DATASET_COLUMNS},
-    s.submission_id, s.raw_data_id, s.version, s.files, s.files_digest, s.submitted_by,
+    s.submission_id, s.raw_data_id, s.version, s.files::text, s.files_digest, s.submitted_by,
     f.fold_id, f.attempt, f.submission_id, f.submission_version, fs.submitted_by
 from asked
 left join intake.submission s on s.submission_id = asked.submission_id
@@ -116,7 +126,7 @@ left join intake.dataset d on d.raw_data_id = coalesce(s.raw_data_id, asked.raw_
 left join rm.dataset r on r.raw_data_id = d.raw_data_id
 left join intake.fold f on f.fold_id = asked.fold_id
 left join intake.submission fs on fs.submission_id = f.submission_id"""
-"""What to select for `context`, of a table `asked`."""
+"""What to select for `contexts`, of a table `asked`."""
 
 _FOLD_CONTEXT = f"""
 with asked (fold_id, submission_id, raw_data_id) as (
@@ -206,7 +216,7 @@ def read_fold_context(cursor: Cursor, *, fold_id: int, submission_id: int, raw_d
     """Return what is known of a fold, its submission and its dataset."""
     asked = {"fold_id": fold_id, "submission_id": submission_id, "raw_data_id": raw_data_id}
     cursor.execute(_FOLD_CONTEXT, asked)
-    return context(cursor.fetchone())
+    return next(contexts(cursor.fetchall()))
 
 
 def lock_fold_context(
@@ -226,7 +236,7 @@ def lock_fold_context(
         {_FOLD_CONTEXT}""",  # noqa: S608 - constants
         asked,
     )
-    return context(cursor.fetchone())
+    return next(contexts(cursor.fetchall()))
 
 
 def lock_fold(cursor: Cursor, fold_id: int) -> None:
@@ -254,19 +264,21 @@ def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
     )
 
 
-def context(row: tuple[Any, ...] | None) -> FoldContext:
-    """Return what a row of FOLD_CONTEXT says."""
-    if row is None:
-        raise RuntimeError("a row of values always joins")
-    dataset, rest = row[: len(_DATASET_FIELDS)], row[len(_DATASET_FIELDS) :]
-    submission_id, raw_data_id, version, files, digest, owner, *fold = rest
-    return FoldContext(
-        dataset=None if dataset[0] is None else _dataset(dataset),
-        submission=None
-        if submission_id is None
-        else SubmissionClaim(submission_id, raw_data_id, version, _files(files), digest, owner),
-        fold=None if fold[0] is None else FoldClaim(*fold),
-    )
+def contexts(rows: Iterable[tuple[Any, ...]]) -> Iterator[FoldContext]:
+    """Yield what the rows of one FOLD_CONTEXT say; many of them are of few datasets."""
+    datasets: dict[int | None, DatasetClaim | None] = {None: None}
+    for row in rows:
+        dataset, rest = row[: len(_DATASET_FIELDS)], row[len(_DATASET_FIELDS) :]
+        if dataset[0] not in datasets:
+            datasets[dataset[0]] = _dataset(dataset)
+        submission_id, raw_data_id, version, files, digest, owner, *fold = rest
+        yield FoldContext(
+            dataset=datasets[dataset[0]],
+            submission=None
+            if submission_id is None
+            else SubmissionClaim(submission_id, raw_data_id, version, _files(files), digest, owner),
+            fold=None if fold[0] is None else FoldClaim(*fold),
+        )
 
 
 def blob_name(blob: Blob) -> str:
@@ -284,13 +296,20 @@ def _files_json(files: Iterable[NamedBlob]) -> Json:
     return Json([file.model_dump(mode="json") for file in files])
 
 
-def _files(value: Any) -> tuple[NamedBlob, ...]:
-    return tuple(NamedBlob.model_validate(file) for file in value)
+# Folds that come together are mostly of one dataset and a few submissions.
+@lru_cache(maxsize=64)
+def _files(text: str) -> tuple[NamedBlob, ...]:
+    return _FILES.validate_json(text)
+
+
+@lru_cache(maxsize=64)
+def _split(text: str) -> Split:
+    return Split.model_validate_json(text)
 
 
 def _dataset(row: tuple[Any, ...]) -> DatasetClaim:
     values = dict(zip(_DATASET_FIELDS, row, strict=True))
     values["files"] = _files(values["files"])
     if values["split"] is not None:
-        values["split"] = Split.model_validate(values["split"])
+        values["split"] = _split(values["split"])
     return DatasetClaim(**values)

@@ -7,8 +7,12 @@ each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import monotonic
 from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
+import orjson
+from psycopg2.extensions import connection as Connection
 from psycopg2.extensions import cursor as Cursor
 
 from datarun.events import FoldRequested
@@ -20,29 +24,42 @@ from datarun.intake.claims import (
     UNKNOWN_DIGEST,
     FoldContext,
     blob_name,
-    context,
+    contexts,
 )
 from datarun.intake.outbox import Entry, Queued, add
 
-_ASKED = """
-unnest(%(fold_ids)s::integer[], %(submission_ids)s::integer[], %(raw_data_ids)s::integer[]) with ordinality
-    as asked (fold_id, submission_id, raw_data_id, place)"""
-_LOCK_CONTEXTS = f"""
-select pg_advisory_xact_lock_shared({DATASET_LOCK}, raw_data_id) from (
-    select distinct coalesce(s.raw_data_id, asked.raw_data_id, 0) as raw_data_id
-    from {_ASKED} left join intake.submission s on s.submission_id = asked.submission_id order by 1) as datasets;
-select pg_advisory_xact_lock_shared({SUBMISSION_LOCK}, submission_id) from (
-    select distinct submission_id from {_ASKED} order by 1) as submissions;
-select pg_advisory_xact_lock({FOLD_LOCK}, fold_id) from (select distinct fold_id from {_ASKED} order by 1) as folds;
-with asked as (select * from {_ASKED})
-select {FOLD_CONTEXT}
-order by asked.place"""  # noqa: S608 - constants
+_ASKED = "unnest($1, $2, $3) with ordinality as asked (fold_id, submission_id, raw_data_id, place)"
+_STATEMENTS = {
+    "lock_datasets": f"""
+        select pg_advisory_xact_lock_shared({DATASET_LOCK}, raw_data_id) from (
+            select distinct coalesce(s.raw_data_id, asked.raw_data_id, 0) as raw_data_id
+            from {_ASKED} left join intake.submission s on s.submission_id = asked.submission_id order by 1
+        ) as datasets""",  # noqa: S608 - constants
+    "lock_submissions": f"""
+        select pg_advisory_xact_lock_shared({SUBMISSION_LOCK}, submission_id)
+        from (select distinct submission_id from {_ASKED} order by 1) as submissions""",  # noqa: S608 - constants
+    "lock_folds": f"""
+        select pg_advisory_xact_lock({FOLD_LOCK}, fold_id)
+        from (select distinct fold_id from {_ASKED} order by 1) as folds""",  # noqa: S608 - constants
+    "fold_contexts": f"with asked as (select * from {_ASKED}) select {FOLD_CONTEXT} order by asked.place",  # noqa: S608 - constants
+}
+_PREPARE = ";".join(
+    ["deallocate all"]
+    + [f"prepare {name} (integer[], integer[], integer[]) as {text}" for name, text in _STATEMENTS.items()]
+)
+_LOCK_CONTEXTS = ";".join(
+    f"execute {name} (%(fold_ids)s, %(submission_ids)s, %(raw_data_ids)s)" for name in _STATEMENTS
+)
+PREPARED_SECONDS = 10.0
+"""Planning takes longer than the rest, but the best plan for a few rows is none for what they grow to."""
+_prepared: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
-_INSERT = b"""
+_RECORD = """
 insert into intake.fold (fold_id, attempt, submission_id, submission_version, raw_data_id, priority,
     train_is, test_is, task_id, request_digest, requested_by)
-values """
-_REPLACE = b"""
+select fold_id, attempt, submission_id, submission_version, raw_data_id, priority,
+    train_is, test_is, task_id, request_digest, requested_by
+from json_populate_recordset(null::intake.fold, %s::json)
 on conflict (fold_id) do update set
     attempt = excluded.attempt, submission_id = excluded.submission_id,
     submission_version = excluded.submission_version, raw_data_id = excluded.raw_data_id,
@@ -61,36 +78,40 @@ class Asked(NamedTuple):
 
 def lock_fold_contexts(cursor: Cursor, asked: Sequence[Asked]) -> list[FoldContext]:
     """Return what is known of each fold, unchangeable until the transaction ends; no submission may be written."""
+    _prepare(cursor)
     fold_ids, submission_ids, raw_data_ids = zip(*asked, strict=True)
     cursor.execute(
         _LOCK_CONTEXTS,
         {"fold_ids": list(fold_ids), "submission_ids": list(submission_ids), "raw_data_ids": list(raw_data_ids)},
     )
-    return [context(row) for row in cursor.fetchall()]
+    return list(contexts(cursor.fetchall()))
+
+
+def _prepare(cursor: Cursor) -> None:
+    if _prepared.get(cursor.connection, 0.0) < monotonic():
+        cursor.execute(_PREPARE)
+        _prepared[cursor.connection] = monotonic() + PREPARED_SECONDS
 
 
 def record_folds(cursor: Cursor, claimed: Sequence[FoldRequested], owed: Sequence[Entry]) -> list[Queued]:
     """Record accepted attempts of different folds, and all events owed for them."""
     if not claimed:
         return []
-    rows = b", ".join(cursor.mogrify(_ROW, _values(event)) for event in claimed)
-    return add(cursor, owed, first=_INSERT + rows + _REPLACE)
+    rows = orjson.dumps([_row(event) for event in claimed]).decode()
+    return add(cursor, owed, first=_RECORD, told=[rows])
 
 
-_ROW = "(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)"
-
-
-def _values(event: FoldRequested) -> tuple[object, ...]:
-    return (
-        event.fold_id,
-        event.attempt,
-        event.submission_id,
-        event.submission_version,
-        event.dataset.raw_data_id,
-        event.priority.value,
-        blob_name(event.train_is),
-        blob_name(event.test_is),
-        event.task_id,
-        event.request_digest or UNKNOWN_DIGEST,
-        event.requested_by,
-    )
+def _row(event: FoldRequested) -> dict[str, object]:
+    return {
+        "fold_id": event.fold_id,
+        "attempt": event.attempt,
+        "submission_id": event.submission_id,
+        "submission_version": event.submission_version,
+        "raw_data_id": event.dataset.raw_data_id,
+        "priority": event.priority.value,
+        "train_is": blob_name(event.train_is),
+        "test_is": blob_name(event.test_is),
+        "task_id": event.task_id,
+        "request_digest": event.request_digest or UNKNOWN_DIGEST,
+        "requested_by": event.requested_by,
+    }

@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import orjson
 from psycopg2.extensions import cursor as Cursor
 from psycopg2.extras import Json, execute_values
 
-from datarun.events import Dataset, Event, FoldRequested, Split
+from datarun.events import Dataset, FoldRequested, Split
 from datarun.log import Record
 
 OWNER_LOCK = 1_885_010
@@ -37,7 +38,6 @@ class Queued(NamedTuple):
 class Entry:
     """An event to owe: its record, who sends it, and the dataset whose split it must wait for."""
 
-    event: Event
     record: Record
     owner: int
     waiting_for: int | None = None
@@ -47,33 +47,22 @@ _OLDER_UNSENT = """
     select max(older.id) from intake.outbox older
     where older.topic = outbox.topic and older.key = outbox.key and older.id < outbox.id and older.sent_at is null"""
 
-_INSERT = b"insert into intake.outbox as outbox (ce_id, topic, key, value, headers, waiting_for, owner) values "
-_RETURNING = f" returning id, ({_OLDER_UNSENT})".encode()
+_INSERT = f"""
+insert into intake.outbox as outbox (ce_id, topic, key, value, headers, waiting_for, owner)
+select ce_id, topic, key, value, headers, waiting_for, owner
+from json_populate_recordset(null::intake.outbox, %s::json)
+returning id, ({_OLDER_UNSENT})"""  # noqa: S608 - constants
 
 
-def add(cursor: Cursor, entries: Sequence[Entry], *, first: bytes = b"") -> list[Queued]:
+def add(cursor: Cursor, entries: Sequence[Entry], *, first: str = "", told: Sequence[str] = ()) -> list[Queued]:
     """Owe events; the caller holds the lock under which their keys' order is decided.
 
-    `first` is a statement to run before, on the same way to the server.
+    `first` is a statement to run before, on the same way to the server, with what it is told.
     """
     if not entries:
         return []
-    rows = b", ".join(
-        cursor.mogrify(
-            "(%s::uuid, %s, %s, %s, %s::jsonb, %s::integer, %s::integer)",
-            (
-                str(entry.event.event_id),
-                entry.record.topic,
-                entry.record.key.decode(),
-                entry.record.value.decode(),
-                _headers_json(entry.record),
-                entry.waiting_for,
-                entry.owner,
-            ),
-        )
-        for entry in entries
-    )
-    cursor.execute(b"%s;%s%s%s" % (first, _INSERT, rows, _RETURNING) if first else _INSERT + rows + _RETURNING)
+    rows = orjson.dumps([_row(entry) for entry in entries]).decode()
+    cursor.execute(f"{first};{_INSERT}" if first else _INSERT, (*told, rows))
     return [
         Queued(id_, entry.record, after, entry.waiting_for is not None)
         for (id_, after), entry in zip(cursor.fetchall(), entries, strict=True)
@@ -83,7 +72,7 @@ def add(cursor: Cursor, entries: Sequence[Entry], *, first: bytes = b"") -> list
 def holds(cursor: Cursor, row: Queued) -> bool:
     """Tell whether this very row was committed; its headers say when it was made, to the microsecond."""
     cursor.execute(
-        "select exists (select from intake.outbox where id = %s and headers = %s)", (row.id, _headers_json(row.record))
+        "select exists (select from intake.outbox where id = %s and headers = %s)", (row.id, Json(_headers(row.record)))
     )
     found = cursor.fetchone()
     return bool(found and found[0])
@@ -91,14 +80,14 @@ def holds(cursor: Cursor, row: Queued) -> bool:
 
 def mark_sent(cursor: Cursor, acknowledged: Iterable[tuple[int, int, int]]) -> None:
     """Record the log's acknowledgements: (id, partition, offset)."""
-    execute_values(
-        cursor,
+    # What a crash of Postgres makes of a mark is a record that is sent once more.
+    cursor.execute(
         """
+        set local synchronous_commit = off;
         update intake.outbox set sent_at = now(), partition = acked.partition, "offset" = acked.offset_
-        from (values %s) as acked (id, partition, offset_) where outbox.id = acked.id""",
-        list(acknowledged),
-        template="(%s::bigint, %s::integer, %s::bigint)",
-        page_size=1000,
+        from unnest(%s::bigint[], %s::integer[], %s::bigint[]) as acked (id, partition, offset_)
+        where outbox.id = acked.id""",
+        [f"{{{','.join(map(str, numbers))}}}" for numbers in zip(*acknowledged, strict=True)],
     )
 
 
@@ -185,8 +174,21 @@ def prune(cursor: Cursor, *, limit: int) -> None:
     )
 
 
-def _headers_json(record: Record) -> Json:
-    return Json([[name, value.decode()] for name, value in record.headers])
+def _row(entry: Entry) -> dict[str, object]:
+    headers = _headers(entry.record)
+    return {
+        "ce_id": next(value for name, value in headers if name == "ce_id"),
+        "topic": entry.record.topic,
+        "key": entry.record.key.decode(),
+        "value": entry.record.value.decode(),
+        "headers": headers,
+        "waiting_for": entry.waiting_for,
+        "owner": entry.owner,
+    }
+
+
+def _headers(record: Record) -> list[list[str]]:
+    return [[name, value.decode()] for name, value in record.headers]
 
 
 def _record(topic: str, key: str, value: str, headers: list[list[str]]) -> Record:

@@ -29,6 +29,7 @@ from services.ingest.following import Follower
 from services.ingest.gateway import ACCOUNT, GATEWAY, Gateway
 from services.ingest.gathering import Gathering
 from services.ingest.guard import GUARD, Guard, SlowBody, watch, watching
+from services.ingest.known_indices import KnownIndices
 from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
 from services.ingest.refusals import Refusal, detail, forbidden, not_found, not_recordable, unconfirmed
@@ -182,6 +183,7 @@ def _parts(settings: Settings, event_log: EventLog) -> Callable[[web.Application
             blobs=blobs,
             max_blob_bytes=settings.max_blob_mib << 20,
             arrays=Arrays(blobs),
+            known_indices=KnownIndices(),
             relay=relay,
             projected=projected,
             log_end=LogEnd(event_log),

@@ -66,6 +66,9 @@ async def read_json(request: web.Request) -> dict[str, Any]:
     """Return the object in a request's body; raises Refusal."""
     if not request.body_exists and "Content-Type" not in request.headers:
         return {}
+    if _is_here(request):
+        _check_type(request)
+        return parse(request.content.read_nowait())
     body = bytearray()
     with request.app[BUFFERED].share() as share:
         async for chunk in read_chunks(request):
@@ -76,9 +79,7 @@ async def read_json(request: web.Request) -> dict[str, Any]:
 
 async def read_chunks(request: web.Request) -> AsyncIterator[bytes]:
     """Yield the JSON in a request's body piece by piece, not parsed; raises Refusal."""
-    if request.content_type != "application/json" or "Content-Type" not in request.headers:
-        shown = request.headers.get("Content-Type", "").partition(";")[0].strip()
-        raise detail(415, f'Unsupported media type "{shown}" in request.')
+    _check_type(request)
     if (request.content_length or 0) > MAX_BODY_BYTES:
         raise _too_large()
     size = 0
@@ -90,6 +91,25 @@ async def read_chunks(request: web.Request) -> AsyncIterator[bytes]:
             yield chunk
     except (HttpProcessingError, web.RequestPayloadError) as error:
         raise detail(400, "The body is not well-formed.", close=True) from error
+
+
+def is_small(request: web.Request) -> bool:
+    """Tell whether a body is known to be small before it is read."""
+    length = request.content_length if request.body_exists else 0
+    return length is not None and length <= QUICK_BYTES and "Content-Encoding" not in request.headers
+
+
+def _is_here(request: web.Request) -> bool:
+    """Tell whether a small body came with its head, as it is."""
+    body = request.content
+    is_whole = body.is_eof() and body.exception() is None
+    return is_whole and body.total_bytes <= QUICK_BYTES and "Content-Encoding" not in request.headers
+
+
+def _check_type(request: web.Request) -> None:
+    if request.content_type != "application/json" or "Content-Type" not in request.headers:
+        shown = request.headers.get("Content-Type", "").partition(";")[0].strip()
+        raise detail(415, f'Unsupported media type "{shown}" in request.')
 
 
 async def _decoded(request: web.Request) -> AsyncIterator[bytes]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from psycopg2.extensions import cursor as Cursor
@@ -14,6 +15,7 @@ from datarun.events import Blob, FoldFenced, FoldRequested, NamedBlob
 from datarun.intake import cancellations, claims, fold_claims
 from datarun.intake.claims import DatasetClaim, FoldContext, SubmissionClaim
 from datarun.intake.outbox import Entry, Queued
+from services.ingest import uploads
 from services.ingest.auth import Account
 from services.ingest.commands import RequestFold
 from services.ingest.decisions import FoldDecision, decide_fold
@@ -64,34 +66,66 @@ def look(asked: RequestFold, cursor: Cursor) -> FoldContext:
 def store(gateway: Gateway, asked: RequestFold, seen: FoldContext, account: Account) -> Stored:
     """Make a fold's bytes durable unless it is to be refused; raises Refusal, BlobsUnavailable or OSError."""
     decision = decide_fold(asked, seen, files_digest=None, only=account.only)
-    contents, files, digest = None, None, None
+    files, digest, keep_files = None, None, None
     if asked.files is not None:
         check_submission_names(asked.files, decision.dataset.workflow_elements)
-        contents = decode_files(asked.files.items())
-        files = name_blobs(contents)
+        files, keep_files = _read_files(gateway, asked.files)
         digest = claims.files_digest(files)
         decide_fold(asked, seen, files_digest=digest, only=account.only)
-    train_is, test_is = _decode_indices(asked, decision)
-    put = gateway.blobs.put
-    for content in (contents or {}).values():
-        put(memoryview(content))
-    return Stored(asked, put(memoryview(train_is)), put(memoryview(test_is)), files, digest, account)
+    train_is, test_is = _read_indices(gateway, asked, decision)
+    if keep_files is not None:
+        keep_files()
+    return Stored(
+        asked,
+        _put_indices(gateway, asked.train_is, train_is),
+        _put_indices(gateway, asked.test_is, test_is),
+        files,
+        digest,
+        account,
+    )
 
 
-def _decode_indices(asked: RequestFold, decision: FoldDecision) -> tuple[bytearray, bytearray]:
-    split = decision.dataset.manifest().split
-    rows = split.train_rows if split else None
+def _read_files(gateway: Gateway, files: Mapping[str, Any]) -> tuple[tuple[NamedBlob, ...], Callable[[], None]]:
+    """Return what events say of files, and what makes them durable; raises Refusal."""
+    if any(isinstance(file, uploads.Received) for file in files.values()):
+        received = uploads.check_received(files)
+        return uploads.named_blobs(received), partial(uploads.keep, received, gateway.blobs)
+    contents = decode_files(files.items())
+    return name_blobs(contents), partial(_put_all, gateway, contents)
+
+
+def _put_all(gateway: Gateway, contents: Mapping[str, bytearray]) -> None:
+    for content in contents.values():
+        gateway.blobs.put(memoryview(content))
+
+
+def _read_indices(gateway: Gateway, asked: RequestFold, decision: FoldDecision) -> list[Blob | bytearray]:
+    """Return train and test indices, stored ones by their blob; raises Refusal."""
+    rows = decision.dataset.known_train_rows
     wrong: dict[str, Any] = {}
-    decoded = []
+    read: list[Blob | bytearray] = []
     for name, encoded, may_be_empty in (("train_is", asked.train_is, False), ("test_is", asked.test_is, True)):
+        known = gateway.known_indices.find(encoded, rows=rows)
+        if known is not None:
+            read.append(known)
+            continue
         try:
-            decoded.append(decode_indices(encoded))
-            check_indices(decoded[-1], rows=rows, may_be_empty=may_be_empty)
+            content = decode_indices(encoded)
+            check_indices(content, rows=rows, may_be_empty=may_be_empty)
+            read.append(content)
         except Bad as bad:
             wrong[name] = bad.body
     if wrong:
         raise Refusal(400, wrong)
-    return decoded[0], decoded[1]
+    return read
+
+
+def _put_indices(gateway: Gateway, encoded: str, content: Blob | bytearray) -> Blob:
+    if isinstance(content, Blob):
+        return content
+    blob = gateway.blobs.put(memoryview(content))
+    gateway.known_indices.keep(encoded, content, blob)
+    return blob
 
 
 def claim(gateway: Gateway, stored: Stored, cursor: Cursor) -> Claimed:
@@ -105,7 +139,9 @@ def _record(gateway: Gateway, stored: Stored, seen: FoldContext, cursor: Cursor)
     return event, record(gateway, cursor, event, decision.dataset)
 
 
-def requested(stored: Stored, decision: FoldDecision, files: tuple[NamedBlob, ...]) -> FoldRequested:
+def requested(
+    stored: Stored, decision: FoldDecision, files: tuple[NamedBlob, ...], *, task_id: str | None = None
+) -> FoldRequested:
     """Return the event of an accepted attempt."""
     asked = stored.asked
     return FoldRequested(
@@ -114,11 +150,11 @@ def requested(stored: Stored, decision: FoldDecision, files: tuple[NamedBlob, ..
         submission_id=asked.databoard_s_id,
         submission_version=decision.submission_version,
         priority=asked.priority,
-        dataset=decision.dataset.manifest(),
+        dataset=decision.dataset.manifest,
         files=files,
         train_is=stored.train_is,
         test_is=stored.test_is,
-        task_id=str(uuid.uuid4()),
+        task_id=str(uuid.uuid4()) if task_id is None else task_id,
         requested_by=stored.account.username,
         request_digest=stored.digest,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,9 +83,9 @@ class RequestFold:
 
     @property
     def size(self) -> int:
-        """How many characters are to be decoded."""
+        """How many characters are to be decoded, or bytes are received."""
         files = (self.files or {}).values()
-        return len(self.train_is) + len(self.test_is) + sum(len(value) for value in files if isinstance(value, str))
+        return len(self.train_is) + len(self.test_is) + sum(len(value) for value in files if isinstance(value, Sized))
 
 
 def _dataset_name(value: Any) -> str:

@@ -175,7 +175,7 @@ def claim_split(gateway: Gateway, cursor: Cursor, asked: RequestSplit, account: 
         raw_data_id=dataset.raw_data_id,
         attempt=attempt,
         task_id=str(uuid.uuid4()),
-        dataset=dataset.manifest().model_copy(update={"split": None, "split_error": None}),
+        dataset=dataset.manifest.model_copy(update={"split": None, "split_error": None}),
         plan=asked.plan,
         requested_by=account.username,
     )

@@ -19,6 +19,7 @@ MAX_REST_BYTES = MIB
 _STRUCTURE = re.compile(rb'["{}\[\]:,]')
 _BACKSLASH = ord("\\")
 _MOST_SPACES = 64
+_LONGEST_FIELD = 4096
 _ESCAPE_BYTES = 12
 """Two \\uXXXX that make one character."""
 
@@ -38,13 +39,14 @@ class Sink(Protocol):
 class Extraction:
     """Reads a body once; whether it is JSON at all is told when what it leaves is parsed."""
 
-    def __init__(self, make_sink: Callable[[str], Sink]) -> None:
+    def __init__(self, make_sink: Callable[[str], Sink], *, most_rest: int = MAX_REST_BYTES) -> None:
         self._make_sink = make_sink
+        self._most_rest = most_rest
         self.rest = bytearray()
         self.gaps: list[tuple[int, int]] = []
         """Where in the rest how many bytes are missing."""
         self.fields: dict[str, str] = {}
-        """Strings of the top level that were complete before the files began."""
+        """Strings of the top level that were complete before the files began, and not long."""
         self.sinks: list[Sink] = []
         self.is_at_files = False
         self._depth = 0
@@ -140,9 +142,10 @@ class Extraction:
         return stop + 1
 
     def _end_string(self) -> None:
-        raw, self._string_start = self.rest[self._string_start : -1], None
-        if self._depth not in (1, 2):
+        start, self._string_start = self._string_start or 0, None
+        if self._depth not in (1, 2) or (self._is_value and len(self.rest) - start > _LONGEST_FIELD):
             return
+        raw = self.rest[start:-1]
         try:
             text = json.loads(b'"%s"' % raw, strict=False)
         except ValueError:
@@ -190,8 +193,8 @@ class Extraction:
 
     def _keep(self, piece: bytes) -> None:
         self.rest += piece
-        if len(self.rest) > MAX_REST_BYTES:
-            raise detail(413, f"What is not in a file exceeds {MAX_REST_BYTES // MIB} MiB.", close=True)
+        if len(self.rest) > self._most_rest:
+            raise detail(413, f"What is not in a file exceeds {self._most_rest // MIB} MiB.", close=True)
 
 
 def _plain_until(chunk: bytes, start: int) -> int:

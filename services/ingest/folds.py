@@ -16,7 +16,7 @@ from datarun.readmodel.queries import KnownFold
 from services.ingest import claiming, commands, legacy
 from services.ingest.answers import ListAnswer, json_answer
 from services.ingest.auth import Account
-from services.ingest.bodies import QUICK_BYTES, read_json
+from services.ingest.bodies import MAX_BODY_BYTES, QUICK_BYTES, is_small, read_json
 from services.ingest.claiming import Work
 from services.ingest.commands import RequestFold
 from services.ingest.decisions import unknown_dataset
@@ -26,6 +26,7 @@ from services.ingest.gateway import ACCOUNT, GATEWAY, POSITION, Gateway
 from services.ingest.portions import portions
 from services.ingest.refusals import not_found
 from services.ingest.together import Ask, claim_together, may_join
+from services.ingest.uploads import look_at_nothing, receive_files
 
 PAGE = 500
 LIGHT_PAGE = 5000
@@ -33,9 +34,17 @@ LIGHT_PAGE = 5000
 
 async def request_fold(request: web.Request) -> web.StreamResponse:
     """POST submissionfold/: refuse what is wrong, store the bytes, claim the attempt under its locks."""
-    gateway, account = request.app[GATEWAY], request[ACCOUNT]
-    asked = commands.request_fold(await read_json(request))
-    event, position = await accept_fold(gateway, asked, account)
+    if is_small(request):
+        return await _accept(request, await read_json(request))
+    gateway = request.app[GATEWAY]
+    # Indices may be long, and are no files.
+    async with receive_files(request, gateway, look=look_at_nothing, most_rest=MAX_BODY_BYTES) as body:
+        return await _accept(request, body)
+
+
+async def _accept(request: web.Request, body: dict[str, Any]) -> web.Response:
+    asked = commands.request_fold(body)
+    event, position = await accept_fold(request.app[GATEWAY], asked, request[ACCOUNT])
     return json_answer(_accepted(asked, event), status=201, headers={POSITION: position})
 
 

@@ -26,6 +26,7 @@ from services.ingest.arrays import Arrays
 from services.ingest.auth import Account, Doorkeeper
 from services.ingest.database import Database
 from services.ingest.gathering import Gathering
+from services.ingest.known_indices import KnownIndices
 from services.ingest.log_end import LogEnd
 from services.ingest.projected import Projected
 from services.ingest.refusals import detail
@@ -54,6 +55,7 @@ class Gateway:
     blobs: StreamedBlobs
     max_blob_bytes: int
     arrays: Arrays
+    known_indices: KnownIndices
     relay: Relay
     projected: Projected
     log_end: LogEnd
@@ -73,7 +75,7 @@ class Gateway:
     def entry(self, event: Event, *, waiting_for: int | None = None) -> Entry:
         """Return what the outbox owes for an event."""
         record = encode(event, catalogue=self.catalogue, context=Context(SOURCE, now()))
-        return Entry(event, record, self.relay.owner, waiting_for)
+        return Entry(record, self.relay.owner, waiting_for)
 
     async def accept(self, work: Callable[[Cursor], T], queued: Callable[[T], list[Queued]]) -> tuple[T, str]:
         """Commit a claim with its events and send them; returns the claim and the Datarun-Position to answer.

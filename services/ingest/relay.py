@@ -27,7 +27,7 @@ HURRIED_SCAN_SECONDS = 0.02
 HURRY_SECONDS = 2.0
 """How long rows are looked for often after one had to wait for an older one, which another gateway may be sending."""
 RETRY_SECONDS = 1.0
-MARK_SECONDS = 0.005
+MARK_SECONDS = 0.025
 """Acknowledgements are gathered for this long before one statement records them."""
 LAST_MARK_SECONDS = 1.0
 PRUNE_SECONDS = 60.0

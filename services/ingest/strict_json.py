@@ -22,13 +22,7 @@ Gaps = Sequence[tuple[int, int]]
 def parse(content: bytes | bytearray, *, gaps: Gaps = ()) -> dict[str, Any]:
     """Return the object a body holds; raises Refusal, which names places in the body as it was with its gaps."""
     try:
-        value = json.loads(
-            _text(content, gaps),
-            object_pairs_hook=_unique,
-            parse_constant=_not_a_number,
-            parse_float=_float,
-            parse_int=_int,
-        )
+        value = _DECODER.decode(_text(content, gaps))
     except json.JSONDecodeError as error:
         raise _parse_error(_where(error, gaps)) from error
     except RecursionError as error:
@@ -53,9 +47,12 @@ def _in_whole(position: int, gaps: Gaps) -> int:
 
 def _text(content: bytes | bytearray, gaps: Gaps) -> str:
     try:
-        return content.decode()
+        text = content.decode()
     except UnicodeDecodeError as error:
         raise _parse_error(f"not UTF-8 at byte {_in_whole(error.start, gaps)}") from error
+    if text.startswith("\ufeff"):
+        raise json.JSONDecodeError("Unexpected UTF-8 BOM (decode using utf-8-sig)", text, 0)
+    return text
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -121,3 +118,6 @@ def _too_deep() -> Refusal:
 
 def _parse_error(text: str) -> Refusal:
     return detail(400, f"JSON parse error - {text}")
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_not_a_number, parse_float=_float, parse_int=_int)

@@ -6,6 +6,8 @@ What changes a submission or runs a fold anew has a transaction of its own (`cla
 from __future__ import annotations
 
 import asyncio
+import os
+import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -34,7 +36,7 @@ log = structlog.get_logger(__name__)
 
 STORING_THREADS = 4
 WORTH_THREADS = 3
-"""From so many on their bytes are stored side by side."""
+"""From so many new ones on bytes are stored side by side."""
 
 _Outcome = Claimed | Exception
 
@@ -91,8 +93,8 @@ def _claim_all(gateway: Gateway, asks: Sequence[Ask], cursor: Cursor) -> list[_O
     )
     taken: dict[int, FoldClaim] = {}
     decided = [
-        stored if isinstance(stored, Exception) else _decide(gateway, cursor, stored, context, taken)
-        for stored, context in zip(_store_all(gateway, asks, seen), seen, strict=True)
+        stored if isinstance(stored, Exception) else _decide(gateway, cursor, stored, context, taken, task_id)
+        for stored, context, task_id in zip(_store_all(gateway, asks, seen), seen, _task_ids(len(asks)), strict=True)
     ]
     accepted = [one for one in decided if isinstance(one, _Accepted)]
     owed = [entry for one in accepted for entry in one.owed]
@@ -101,11 +103,14 @@ def _claim_all(gateway: Gateway, asks: Sequence[Ask], cursor: Cursor) -> list[_O
 
 
 def _store_all(gateway: Gateway, asks: Sequence[Ask], seen: Sequence[FoldContext]) -> list[Stored | Exception]:
-    """Make the bytes of all durable, side by side because each waits for the disk."""
+    """Make the bytes of all durable, new ones side by side because each waits for the disk."""
     pairs = list(zip(asks, seen, strict=True))
+    texts = {text for asked, _ in asks for text in (asked.train_is, asked.test_is)}
+    new = sum(gateway.known_indices.find(text, rows=None) is None for text in texts)
+    if new < WORTH_THREADS:
+        return _store_some(gateway, pairs)
     shares = [pairs[first::STORING_THREADS] for first in range(STORING_THREADS)]
-    run = gateway.storing.map if len(pairs) >= WORTH_THREADS else map
-    stored = [iter(share) for share in run(partial(_store_some, gateway), shares)]
+    stored = [iter(share) for share in gateway.storing.map(partial(_store_some, gateway), shares)]
     return [next(stored[place % STORING_THREADS]) for place in range(len(pairs))]
 
 
@@ -121,7 +126,7 @@ def _store(gateway: Gateway, ask: Ask, seen: FoldContext) -> Stored | Exception:
 
 
 def _decide(
-    gateway: Gateway, cursor: Cursor, stored: Stored, seen: FoldContext, taken: dict[int, FoldClaim]
+    gateway: Gateway, cursor: Cursor, stored: Stored, seen: FoldContext, taken: dict[int, FoldClaim], task_id: str
 ) -> _Accepted | Exception:
     """Decide about one, knowing what those before it took."""
     fold_id = stored.asked.databoard_sf_id
@@ -133,11 +138,17 @@ def _decide(
         return refusal
     if seen.submission is None:
         raise RuntimeError("a fold without files was accepted as a submission's first")
-    event = claiming.requested(stored, decision, seen.submission.files)
+    event = claiming.requested(stored, decision, seen.submission.files, task_id=task_id)
     taken[fold_id] = FoldClaim(
         fold_id, event.attempt, event.submission_id, event.submission_version, seen.submission.submitted_by
     )
     return _Accepted(event, claiming.owed(gateway, cursor, event, decision.dataset))
+
+
+def _task_ids(count: int) -> list[str]:
+    # Asked for one by one, the interpreter's lock is given up for each of them.
+    randomness = os.urandom(16 * count)
+    return [str(uuid.UUID(bytes=randomness[at : at + 16], version=4)) for at in range(0, len(randomness), 16)]
 
 
 def _claimed(accepted: _Accepted, rows: Iterator[Queued]) -> Claimed:

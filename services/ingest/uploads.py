@@ -14,8 +14,8 @@ from aiohttp import web
 from datarun.blobs import StreamedBlobs
 from datarun.events import Blob, NamedBlob
 from datarun.incoming import Incoming
-from services.ingest.bodies import QUICK_BYTES, read_chunks
-from services.ingest.extraction import FILES, Extraction
+from services.ingest.bodies import BUFFERED, QUICK_BYTES, read_chunks
+from services.ingest.extraction import FILES, MAX_REST_BYTES, Extraction
 from services.ingest.files import MAX_FILE_BYTES, MAX_TOGETHER_BYTES, MIB, TooLarge, Unpacker, media_type
 from services.ingest.forms import Bad
 from services.ingest.gateway import Gateway
@@ -42,6 +42,10 @@ class Received:
     def size(self) -> int:
         """Its bytes."""
         return self._unpacker.size
+
+    def __len__(self) -> int:
+        """Return its size."""
+        return self.size
 
     @property
     def blob(self) -> Blob:
@@ -120,9 +124,18 @@ Look = Callable[[dict[str, str]], Awaitable[None]]
 """Looks at what is known before the files begin; raises Refusal."""
 
 
+async def look_at_nothing(_: dict[str, str]) -> None:
+    """Let the files come, whatever was before them."""
+
+
 @asynccontextmanager
-async def receive_files(request: web.Request, gateway: Gateway, *, look: Look) -> AsyncIterator[dict[str, Any]]:
-    """Read a body, with a Received in the place of each file's text; raises Refusal."""
+async def receive_files(
+    request: web.Request, gateway: Gateway, *, look: Look, most_rest: int = MAX_REST_BYTES
+) -> AsyncIterator[dict[str, Any]]:
+    """Read a body, with a Received in the place of each file's text; raises Refusal.
+
+    What is in no file has at most so many bytes, and is in memory until the block ends.
+    """
     together = Together()
     received: list[Received] = []
 
@@ -130,16 +143,18 @@ async def receive_files(request: web.Request, gateway: Gateway, *, look: Look) -
         received.append(Received(name, together, gateway.blobs.receive))
         return received[-1]
 
-    extraction = Extraction(make)
+    extraction = Extraction(make, most_rest=most_rest)
     try:
-        async with aclosing(ahead(_pieces(request, extraction))) as pieces:
-            async for chunk in pieces:
-                was_at_files = extraction.is_at_files
-                rest = await _feed(gateway, extraction, chunk)
-                if extraction.is_at_files and not was_at_files:
-                    await look(extraction.fields)
-                    await _feed(gateway, extraction, rest)
-        yield _with_files(parse(extraction.end(), gaps=extraction.gaps), received)
+        with request.app[BUFFERED].share() as share:
+            async with aclosing(ahead(_pieces(request, extraction))) as pieces:
+                async for chunk in pieces:
+                    was_at_files = extraction.is_at_files
+                    left = await _feed(gateway, extraction, chunk)
+                    if extraction.is_at_files and not was_at_files:
+                        await look(extraction.fields)
+                        await _feed(gateway, extraction, left)
+                    share.add(len(extraction.rest) - share.size)
+            yield _with_files(await _parsed(extraction), received)
     finally:
         for file in received:
             file.close()
@@ -156,6 +171,13 @@ async def ahead(pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, No
         coming.cancel()
         await asyncio.gather(coming, return_exceptions=True)
         await pieces.aclose()
+
+
+async def _parsed(extraction: Extraction) -> dict[str, Any]:
+    rest = extraction.end()
+    if len(rest) <= MAX_REST_BYTES:
+        return parse(rest, gaps=extraction.gaps)
+    return await asyncio.to_thread(parse, rest, gaps=extraction.gaps)
 
 
 async def _feed(gateway: Gateway, extraction: Extraction, chunk: bytes) -> bytes:

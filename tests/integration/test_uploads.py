@@ -11,12 +11,14 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import requests
 
 from datarun.log.admin import create_topics
-from tests.gateways import USER, Gateway, packed, pretend_projected, running_gateway, wait_until
+from tests.gateways import USER, Gateway, fold_body, packed, pretend_projected, running_gateway, wait_until
 
 MIB = 1 << 20
 LARGEST = 16 * MIB
@@ -79,6 +81,69 @@ def test_a_large_upload_takes_little_memory_and_is_whole(gateway: Gateway, blobs
     assert [(file["name"], file["blob"]["size"]) for file in stored] == [
         (name, len(files[name])) for name in sorted(files)
     ]
+
+
+def test_a_large_submission_takes_little_memory_and_is_whole(gateway: Gateway, blobs: Path) -> None:
+    """The same of a fold that brings large files, whichever of its fields come before them."""
+    made = gateway.upload("submitted to")
+    chance = random.Random(4)
+    contents = {f"weights{number}.bin": chance.randbytes(LARGEST) for number in range(3)}
+    body = fold_body(1, 1, made)
+    body["files"] |= {name: packed(content) for name, content in contents.items()}
+    body["train_is"] = body.pop("train_is")
+    text = json.dumps(body)
+    Path(f"/proc/{gateway.process.pid}/clear_refs").write_text("5", encoding="ascii")
+    before = _memory(gateway, "VmRSS")
+    answer = gateway.post("submissionfold/", data=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201, answer.text
+    assert _memory(gateway, "VmHWM") - before <= 2 * LARGEST
+    assert answer.json()["train_is"] == body["train_is"]
+    assert {hashlib.sha256(content).hexdigest() for content in contents.values()} <= _stored(blobs)
+    [(stored,)] = gateway.query("select files from intake.submission where submission_id = 1")
+    assert [(file["name"], file["blob"]["size"]) for file in stored] == [
+        ("classifier.py", len("class Classifier: ...\n")),
+        *((name, LARGEST) for name in sorted(contents)),
+    ]
+
+
+def test_a_submission_that_is_read_as_it_comes_is_answered_as_a_small_one(gateway: Gateway) -> None:
+    """Whether the body's length is told beforehand makes no difference to what is wrong with it."""
+    made = gateway.upload("answered alike")
+    assert gateway.post("submissionfold/", fold_body(2, 2, made)).status_code == 201
+    good = packed("class Classifier: ...\n")
+
+    def files(**contents: Any) -> dict[str, Any]:
+        return fold_body(3, 3, made, files={name.replace("_", "."): text for name, text in contents.items()})
+
+    long = base64.b64encode(b"\0" * 600_000).decode()
+    wrong: list[Any] = [
+        {},
+        [1],
+        fold_body(2, 2, made),
+        fold_body(2, 3, made),
+        fold_body(3, 3, 2_000_000),
+        fold_body(3, 3, made, train_is="!", force="what"),
+        fold_body(3, 3, made, train_is=long, test_is=packed(b"\1" * 7)),
+        fold_body(2, 2, files={"classifier.py": packed("class Another: ...\n")}),
+        files(classifier_py=5),
+        files(classifier_py=["eJ"]),
+        files(classifier_py="!"),
+        files(classifier_py=good[:-8]),
+        files(classifier_py=good, more_bin=None),
+        files(other_py=good),
+        {**fold_body(3, 3, made), "files": {"../classifier.py": good}},
+        {**fold_body(3, 3, made), "files": "classifier.py"},
+    ]
+    texts = [json.dumps(body).encode() for body in wrong]
+    texts += [b"", b"{", b'{"files": {"a": "', b'{"a": 1, "a": 2}', b"\xff", b'{"files": {"a": "x"}, "a": 01}']
+    for text in texts:
+        small, streamed = (_post(gateway, data) for data in (text, iter([text[:100], text[100:]])))
+        assert small.status_code in (400, 413), small.text
+        assert (streamed.status_code, streamed.content) == (small.status_code, small.content), text[:200]
+
+
+def _post(gateway: Gateway, data: bytes | Iterator[bytes]) -> requests.Response:
+    return gateway.post("submissionfold/", data=data, headers={"Content-Type": "application/json"})
 
 
 def test_a_large_table_is_checked_in_little_memory(gateway: Gateway) -> None:

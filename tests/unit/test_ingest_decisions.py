@@ -108,8 +108,8 @@ def test_a_manifest_has_the_split_of_the_newest_attempt_alone() -> None:
     """While a newer split is under way the older one's parts are nobody's."""
     split = Split(kind="standard", task_id="t")
     done = replace(SPLIT, result_attempt=1, split=split)
-    assert done.manifest().split == split
+    assert done.manifest.split == split
     assert not done.waits_for_split
     again = replace(done, split_attempt=2)
     assert again.waits_for_split
-    assert again.manifest().split is None
+    assert again.manifest.split is None

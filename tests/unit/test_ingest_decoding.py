@@ -53,6 +53,14 @@ def test_any_bytes_are_an_object_or_refused(content: bytes) -> None:
     assert isinstance(result, dict) or result.status == 400
 
 
+def test_a_mark_of_byte_order_is_named() -> None:
+    """A body that begins with one is refused with what Python says of it."""
+    with pytest.raises(Refusal) as refused:
+        parse(b"\xef\xbb\xbf{}")
+    message = "Unexpected UTF-8 BOM (decode using utf-8-sig): line 1 column 1 (char 0)"
+    assert refused.value.body == {"detail": f"JSON parse error - {message}"}
+
+
 @pytest.mark.parametrize("depth", [64, 65])
 def test_nesting_ends_at_64(depth: int) -> None:
     """The 64th level is read, the 65th refused."""

@@ -159,7 +159,7 @@ def run_again(
         submission_id=asked.submission_id,
         submission_version=asked.submission_version,
         priority=priority or Priority(asked.priority),
-        dataset=seen.dataset.manifest(),
+        dataset=seen.dataset.manifest,
         files=seen.submission.files,
         train_is=_blob(asked.train_is),
         test_is=_blob(asked.test_is),
