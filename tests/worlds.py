@@ -36,23 +36,18 @@ from tests.projecting import Installation
 from tests.readmodel_dump import dump
 
 CLAIMS = ("dataset", "submission", "fold", "cancellation")
-OF_THIS_DATABASE = {"accepted_at", "cancelled_at"}
-"""Moments of the lost database's clock; the broker's stand in for them."""
 SPECIFIC = "".join(f"def {name}(*_): ...\n" for name in SPECIFIC_FUNCTIONS)
 FORCE = {"fold": {"force": "submission_fold"}, "submission": {"force": "submission, submission_fold"}}
 
 
 def claims_of(postgres_url: str) -> dict[str, list[dict[str, Any]]]:
-    """Return the claims of a database, but for the moments of its clock."""
+    """Return the claims of a database."""
     connection = connect(postgres_url)
     found = {}
     with connection, connection.cursor(cursor_factory=RealDictCursor) as cursor:
         for table in CLAIMS:
             cursor.execute(f"select * from intake.{table} order by 1, 2")  # noqa: S608 - a test's own names
-            found[table] = [
-                {name: value for name, value in row.items() if name not in OF_THIS_DATABASE}
-                for row in cursor.fetchall()
-            ]
+            found[table] = [dict(row) for row in cursor.fetchall()]
         cursor.execute("select last_value, is_called from intake.dataset_id")
         found["ids"] = [dict(row) for row in cursor.fetchall()]
     connection.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
+from typing import cast
 
 from psycopg2.extensions import cursor as Cursor
 
@@ -31,12 +33,16 @@ def find(cursor: Cursor, fold_id: int, attempt: int) -> Cancellation | None:
     return Cancellation(*row) if row else None
 
 
-def record(cursor: Cursor, cancelled: Cancellation) -> None:
-    """Record a cancellation; the caller holds the fold's lock and found none."""
+def record(cursor: Cursor, cancelled: Cancellation) -> datetime:
+    """Record a cancellation and return when; the caller holds the fold's lock and found none."""
     cursor.execute(
-        "insert into intake.cancellation (fold_id, attempt, cancelled_by, reason) values (%s, %s, %s, %s)",
+        """
+        insert into intake.cancellation (fold_id, attempt, cancelled_by, reason) values (%s, %s, %s, %s)
+        returning cancelled_at""",
         (cancelled.fold_id, cancelled.attempt, cancelled.cancelled_by, cancelled.reason),
     )
+    [(at,)] = cursor.fetchall()
+    return cast("datetime", at)
 
 
 def may_run(cursor: Cursor, fold_id: int, attempt: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
+from datetime import datetime
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -110,6 +111,8 @@ class FoldContext:
     dataset: DatasetClaim | None
     submission: SubmissionClaim | None
     fold: FoldClaim | None
+    at: datetime
+    """When it was read, by the database's clock; a claim made of it under its locks is accepted then."""
 
 
 _DATASET_COLUMNS = """
@@ -119,7 +122,7 @@ _DATASET_FIELDS = [field.name for field in fields(DatasetClaim)]
 
 FOLD_CONTEXT = f"""{_DATASET_COLUMNS},
     s.submission_id, s.raw_data_id, s.version, s.files::text, s.files_digest, s.submitted_by,
-    f.fold_id, f.attempt, f.submission_id, f.submission_version, fs.submitted_by
+    f.fold_id, f.attempt, f.submission_id, f.submission_version, fs.submitted_by, clock_timestamp()
 from asked
 left join intake.submission s on s.submission_id = asked.submission_id
 left join intake.dataset d on d.raw_data_id = coalesce(s.raw_data_id, asked.raw_data_id)
@@ -138,7 +141,7 @@ insert into intake.dataset (raw_data_id, name, target_column, workflow_elements,
 select nextval('intake.dataset_id'), %(name)s, %(target)s, %(elements)s, %(files)s, %(rows)s, %(by)s
 where not exists (select 1 from intake.dataset where name = %(name)s)
 on conflict do nothing
-returning raw_data_id"""
+returning raw_data_id, accepted_at"""
 _NEXT_FREE_NUMBER = """
 select setval('intake.dataset_id', (
     select min(taken.raw_data_id) from intake.dataset taken
@@ -158,8 +161,10 @@ def dataset_name_taken(cursor: Cursor, name: str) -> bool:
     return cursor.fetchone() is not None
 
 
-def claim_dataset(cursor: Cursor, manifest: Dataset, *, rows: int | None, uploaded_by: str) -> int | None:
-    """Claim a name and return the dataset's new id, or None if somebody has the name; `raw_data_id` is not read."""
+def claim_dataset(
+    cursor: Cursor, manifest: Dataset, *, rows: int | None, uploaded_by: str
+) -> tuple[int, datetime] | None:
+    """Claim a name and return the new id and when, or None if somebody has the name; `raw_data_id` is not read."""
     told = {
         "name": manifest.name,
         "target": manifest.target_column,
@@ -172,7 +177,7 @@ def claim_dataset(cursor: Cursor, manifest: Dataset, *, rows: int | None, upload
         cursor.execute(_NEW_DATASET, told)
         row = cursor.fetchone()
         if row:
-            return int(row[0])
+            return int(row[0]), row[1]
         if dataset_name_taken(cursor, manifest.name):
             return None
         # A producer has taken the next number.
@@ -244,12 +249,13 @@ def lock_fold(cursor: Cursor, fold_id: int) -> None:
     cursor.execute("select pg_advisory_xact_lock(%s, %s)", (FOLD_LOCK, fold_id))
 
 
-def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
-    """Record a submission's new version; whose it is only its first one says."""
+def record_submission(cursor: Cursor, submission: SubmissionClaim, *, at: datetime) -> None:
+    """Record a submission's new version, accepted with a fold; whose it is only its first one says."""
     cursor.execute(
         """
-        insert into intake.submission (submission_id, raw_data_id, version, files, files_digest, submitted_by)
-        values (%s, %s, %s, %s, %s, %s)
+        insert into intake.submission
+            (submission_id, raw_data_id, version, files, files_digest, submitted_by, accepted_at)
+        values (%s, %s, %s, %s, %s, %s, %s)
         on conflict (submission_id) do update set
             version = excluded.version, files = excluded.files, files_digest = excluded.files_digest,
             accepted_at = excluded.accepted_at, by_producer = excluded.by_producer""",
@@ -260,6 +266,7 @@ def record_submission(cursor: Cursor, submission: SubmissionClaim) -> None:
             _files_json(submission.files),
             submission.files_digest,
             submission.submitted_by,
+            at,
         ),
     )
 
@@ -271,13 +278,14 @@ def contexts(rows: Iterable[tuple[Any, ...]]) -> Iterator[FoldContext]:
         dataset, rest = row[: len(_DATASET_FIELDS)], row[len(_DATASET_FIELDS) :]
         if dataset[0] not in datasets:
             datasets[dataset[0]] = _dataset(dataset)
-        submission_id, raw_data_id, version, files, digest, owner, *fold = rest
+        submission_id, raw_data_id, version, files, digest, owner, *fold, at = rest
         yield FoldContext(
             dataset=datasets[dataset[0]],
             submission=None
             if submission_id is None
             else SubmissionClaim(submission_id, raw_data_id, version, _files(files), digest, owner),
             fold=None if fold[0] is None else FoldClaim(*fold),
+            at=at,
         )
 
 

@@ -7,6 +7,7 @@ each other.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from time import monotonic
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -56,9 +57,9 @@ _prepared: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
 
 _RECORD = """
 insert into intake.fold (fold_id, attempt, submission_id, submission_version, raw_data_id, priority,
-    train_is, test_is, task_id, request_digest, requested_by)
+    train_is, test_is, task_id, request_digest, requested_by, accepted_at)
 select fold_id, attempt, submission_id, submission_version, raw_data_id, priority,
-    train_is, test_is, task_id, request_digest, requested_by
+    train_is, test_is, task_id, request_digest, requested_by, accepted_at
 from json_populate_recordset(null::intake.fold, %s::json)
 on conflict (fold_id) do update set
     attempt = excluded.attempt, submission_id = excluded.submission_id,
@@ -93,15 +94,17 @@ def _prepare(cursor: Cursor) -> None:
         _prepared[cursor.connection] = monotonic() + PREPARED_SECONDS
 
 
-def record_folds(cursor: Cursor, claimed: Sequence[FoldRequested], owed: Sequence[Entry]) -> list[Queued]:
-    """Record accepted attempts of different folds, and all events owed for them."""
+def record_folds(
+    cursor: Cursor, claimed: Sequence[tuple[FoldRequested, datetime]], owed: Sequence[Entry]
+) -> list[Queued]:
+    """Record accepted attempts of different folds, each with when, and all events owed for them."""
     if not claimed:
         return []
-    rows = orjson.dumps([_row(event) for event in claimed]).decode()
+    rows = orjson.dumps([_row(event, at) for event, at in claimed]).decode()
     return add(cursor, owed, first=_RECORD, told=[rows])
 
 
-def _row(event: FoldRequested) -> dict[str, object]:
+def _row(event: FoldRequested, at: datetime) -> dict[str, object]:
     return {
         "fold_id": event.fold_id,
         "attempt": event.attempt,
@@ -114,4 +117,5 @@ def _row(event: FoldRequested) -> dict[str, object]:
         "task_id": event.task_id,
         "request_digest": event.request_digest or UNKNOWN_DIGEST,
         "requested_by": event.requested_by,
+        "accepted_at": at,
     }

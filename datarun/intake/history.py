@@ -8,8 +8,9 @@ gateway makes none that it knows to be taken, and of producers' the earlier one 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
 
 from datarun.envelope import check_route, decode, header
@@ -25,6 +26,8 @@ K = TypeVar("K", bound=Hashable)
 
 GATEWAYS = "datarun/gateway/"
 """How the sources of gateways' events begin."""
+CLOCKS_APART = timedelta(minutes=5)
+"""So far the clock of a database may be before that of a broker."""
 
 
 class Told(NamedTuple):
@@ -87,10 +90,21 @@ def read_history(records: Iterable[StoredRecord], *, catalogue: Catalogue) -> Hi
         except Rejected:
             continue
         by_producer = not (header(record.headers, "ce_source") or "").startswith(GATEWAYS)
-        _TAKERS[type(event)](history, event, {"by_producer": by_producer, "accepted_at": moment(record.timestamp_ms)})
+        _TAKERS[type(event)](history, event, _stamp(record, by_producer=by_producer))
         if by_producer and isinstance(event, (DataUploaded, SplitRequested, FoldRequested)):
             history.told.append(Told(record, event))
     return history
+
+
+def _stamp(record: StoredRecord, *, by_producer: bool) -> Row:
+    """Return whose a claim is and when it was accepted: a gateway says when that was, for all others the broker."""
+    logged = moment(record.timestamp_ms)
+    with suppress(ValueError):
+        told = datetime.fromisoformat(header(record.headers, "ce_time") or "")
+        # What waits for a split or a broker is logged long after; a moment that is to come is nobody's.
+        if not by_producer and told.tzinfo is not None and told < logged + CLOCKS_APART:
+            logged = told
+    return {"by_producer": by_producer, "accepted_at": logged}
 
 
 def _is_claim(record: StoredRecord) -> bool:

@@ -38,12 +38,17 @@ update intake.dataset as kept set
 from json_populate_recordset(null::intake.dataset, %s::json) as told
 where kept.raw_data_id = told.raw_data_id and {_NEWER_SPLIT}
 """  # noqa: S608 - constants
+# Folds of one version come from both queues; the first of them was accepted with it.
+_EARLIER = """
+excluded.accepted_at < kept.accepted_at and not (kept.by_producer or excluded.by_producer)
+and (excluded.version, excluded.files_digest, excluded.raw_data_id)
+    = (kept.version, kept.files_digest, kept.raw_data_id)"""
 _SUBMISSIONS = f"""
 insert into intake.submission as kept select * from json_populate_recordset(null::intake.submission, %s::json)
 on conflict (submission_id) do update set
     raw_data_id = excluded.raw_data_id, version = excluded.version, files = excluded.files,
     files_digest = excluded.files_digest, accepted_at = excluded.accepted_at, by_producer = excluded.by_producer
-where {_newer("version", "excluded")}
+where {_newer("version", "excluded")} or {_EARLIER}
 """  # noqa: S608 - constants
 _FOLDS = f"""
 insert into intake.fold as kept select * from json_populate_recordset(null::intake.fold, %s::json)

@@ -6,6 +6,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -136,7 +137,7 @@ def claim(gateway: Gateway, stored: Stored, cursor: Cursor) -> Claimed:
 def _record(gateway: Gateway, stored: Stored, seen: FoldContext, cursor: Cursor) -> Claimed:
     decision, files = _decide(cursor, stored, seen)
     event = requested(stored, decision, files)
-    return event, record(gateway, cursor, event, decision.dataset)
+    return event, record(gateway, cursor, event, decision.dataset, at=seen.at)
 
 
 def requested(
@@ -160,16 +161,18 @@ def requested(
     )
 
 
-def record(gateway: Gateway, cursor: Cursor, event: FoldRequested, dataset: DatasetClaim) -> list[Queued]:
+def record(
+    gateway: Gateway, cursor: Cursor, event: FoldRequested, dataset: DatasetClaim, *, at: datetime
+) -> list[Queued]:
     """Record an accepted attempt with the fence of the one before; returns what is owed now."""
-    entries = owed(gateway, cursor, event, dataset)
-    queued, *fences = fold_claims.record_folds(cursor, [event], entries)
+    entries = owed(gateway, cursor, event, dataset, at=at)
+    queued, *fences = fold_claims.record_folds(cursor, [(event, at)], entries)
     return [*fences, queued]
 
 
-def owed(gateway: Gateway, cursor: Cursor, event: FoldRequested, dataset: DatasetClaim) -> list[Entry]:
+def owed(gateway: Gateway, cursor: Cursor, event: FoldRequested, dataset: DatasetClaim, *, at: datetime) -> list[Entry]:
     """Return what the outbox owes for an accepted attempt: its event, and the fence of the one before."""
-    entry = gateway.entry(event, waiting_for=dataset.raw_data_id if dataset.waits_for_split else None)
+    entry = gateway.entry(event, at=at, waiting_for=dataset.raw_data_id if dataset.waits_for_split else None)
     return [entry, *(gateway.entry(fence) for fence in _fences(cursor, event))]
 
 
@@ -208,5 +211,6 @@ def _decide(cursor: Cursor, stored: Stored, seen: FoldContext) -> tuple[FoldDeci
                 files_digest=claims.files_digest(files),
                 submitted_by=stored.account.username,
             ),
+            at=seen.at,
         )
     return decision, files

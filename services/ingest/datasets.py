@@ -126,9 +126,10 @@ def claim_upload(gateway: Gateway, cursor: Cursor, upload: Upload) -> tuple[int,
         workflow_elements=asked.workflow_elements,
         files=upload.files,
     )
-    raw_data_id = claims.claim_dataset(cursor, manifest, rows=upload.rows, uploaded_by=upload.uploaded_by)
-    if raw_data_id is None:
+    claimed = claims.claim_dataset(cursor, manifest, rows=upload.rows, uploaded_by=upload.uploaded_by)
+    if claimed is None:
         raise invalid(name=NAME_TAKEN)
+    raw_data_id, at = claimed
     event = DataUploaded(
         raw_data_id=raw_data_id,
         name=asked.name,
@@ -138,7 +139,7 @@ def claim_upload(gateway: Gateway, cursor: Cursor, upload: Upload) -> tuple[int,
         uploaded_by=upload.uploaded_by,
         rows=upload.rows,
     )
-    return raw_data_id, add(cursor, [gateway.entry(event)])[0]
+    return raw_data_id, add(cursor, [gateway.entry(event, at=at)])[0]
 
 
 async def split(request: web.Request) -> web.StreamResponse:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -72,9 +73,9 @@ class Gateway:
         """Run what would hold up the event loop; at most a few at a time, so memory is bounded too."""
         return await asyncio.get_running_loop().run_in_executor(self.threads, work)
 
-    def entry(self, event: Event, *, waiting_for: int | None = None) -> Entry:
-        """Return what the outbox owes for an event."""
-        record = encode(event, catalogue=self.catalogue, context=Context(SOURCE, now()))
+    def entry(self, event: Event, *, at: datetime | None = None, waiting_for: int | None = None) -> Entry:
+        """Return what the outbox owes for an event, which says when its claim was accepted if it has one."""
+        record = encode(event, catalogue=self.catalogue, context=Context(SOURCE, at or now()))
         return Entry(record, self.relay.owner, waiting_for)
 
     async def accept(self, work: Callable[[Cursor], T], queued: Callable[[T], list[Queued]]) -> tuple[T, str]:

@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import datetime
 from functools import partial
 from itertools import islice
 from typing import NamedTuple
@@ -50,6 +51,7 @@ class Ask(NamedTuple):
 
 class _Accepted(NamedTuple):
     event: FoldRequested
+    at: datetime
     owed: list[Entry]
 
 
@@ -98,7 +100,7 @@ def _claim_all(gateway: Gateway, asks: Sequence[Ask], cursor: Cursor) -> list[_O
     ]
     accepted = [one for one in decided if isinstance(one, _Accepted)]
     owed = [entry for one in accepted for entry in one.owed]
-    rows = iter(fold_claims.record_folds(cursor, [one.event for one in accepted], owed))
+    rows = iter(fold_claims.record_folds(cursor, [(one.event, one.at) for one in accepted], owed))
     return [_claimed(one, rows) if isinstance(one, _Accepted) else one for one in decided]
 
 
@@ -142,7 +144,7 @@ def _decide(
     taken[fold_id] = FoldClaim(
         fold_id, event.attempt, event.submission_id, event.submission_version, seen.submission.submitted_by
     )
-    return _Accepted(event, claiming.owed(gateway, cursor, event, decision.dataset))
+    return _Accepted(event, seen.at, claiming.owed(gateway, cursor, event, decision.dataset, at=seen.at))
 
 
 def _task_ids(count: int) -> list[str]:

@@ -34,8 +34,8 @@ PATHS = (
     "folds/14/why",
     "dead-letters",
 )
-OF_THE_MOMENT = ("request_id", "accepted_at")
-"""What a request is called, and the clock of a database, for which the broker's stands in."""
+OF_THE_MOMENT = ("request_id",)
+"""What a request is called."""
 
 
 def ask(gateway: Gateway, prefix: str) -> dict[str, Any]:

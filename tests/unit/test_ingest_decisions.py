@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,9 +19,10 @@ IRIS = DatasetClaim(1, "iris", "species", "classifier", FILES, 150, 0, None, Non
 CUSTOM = replace(IRIS, files=(NamedBlob(name="specific.py", blob=FILES[0].blob),), rows=None)
 SUBMISSION = SubmissionClaim(24, 1, 3, FILES, "digest")
 FOLD = FoldClaim(11, 5, 24, 3)
-NOTHING = FoldContext(None, None, None)
-KNOWN = FoldContext(IRIS, SUBMISSION, None)
-TAKEN = FoldContext(IRIS, SUBMISSION, FOLD)
+AT = datetime(2026, 1, 1, tzinfo=UTC)
+NOTHING = FoldContext(None, None, None, AT)
+KNOWN = FoldContext(IRIS, SUBMISSION, None, AT)
+TAKEN = FoldContext(IRIS, SUBMISSION, FOLD, AT)
 HALF = RequestSplit(raw_data_id=1, held_out_test=0.5, random_state=42)
 SPLIT = replace(IRIS, split_attempt=1, split_request=HALF.parameters, split_task_id="t")
 
@@ -35,7 +37,7 @@ def asked(**changes: Any) -> RequestFold:
 @pytest.mark.parametrize(
     ("request_", "seen", "expected"),
     [
-        (asked(raw_data=1, files={}), FoldContext(IRIS, None, None), (1, 1, True)),
+        (asked(raw_data=1, files={}), FoldContext(IRIS, None, None, AT), (1, 1, True)),
         (asked(), KNOWN, (1, 3, False)),
         (asked(raw_data=1, files={}), KNOWN, (1, 3, False)),
         (asked(force=FORCES["submission_fold"]), TAKEN, (6, 3, False)),

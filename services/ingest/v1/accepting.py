@@ -169,7 +169,7 @@ def run_again(
     )
     if priority is not None and priority.value == asked.priority:
         return event.model_copy(update={"attempt": asked.attempt, "task_id": asked.task_id}), []
-    return event, claiming.record(gateway, cursor, event, seen.dataset)
+    return event, claiming.record(gateway, cursor, event, seen.dataset, at=seen.at)
 
 
 def _must_have_ended(fold: ListedFold) -> None:

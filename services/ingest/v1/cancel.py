@@ -74,7 +74,7 @@ def _cancel(gateway: Gateway, fold_id: int, by: str, reason: str, cursor: Cursor
         return known, []
     _check(fold, None)
     cancelled = Cancellation(fold_id, fold.attempt, by, reason)
-    cancellations.record(cursor, cancelled)
+    at = cancellations.record(cursor, cancelled)
     # The fence is of use the sooner; the position to answer is that of the end.
     fence = FoldFenced(fold_id=fold_id, attempt=fold.attempt, cause="cancelled")
     end = FoldCancelled(
@@ -85,7 +85,7 @@ def _cancel(gateway: Gateway, fold_id: int, by: str, reason: str, cursor: Cursor
         cancelled_by=by,
         reason=reason,
     )
-    return cancelled, outbox.add(cursor, [gateway.entry(fence), gateway.entry(end)])
+    return cancelled, outbox.add(cursor, [gateway.entry(fence), gateway.entry(end, at=at)])
 
 
 async def _seen(gateway: Gateway, cancelled: Cancellation, *, seconds: float) -> KnownFold:
