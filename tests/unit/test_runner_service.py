@@ -53,7 +53,7 @@ class ScriptedExecutor:
 class System:
     """One runner over a log in memory."""
 
-    def __init__(self, tmp_path, script, *, slots=1, grace=5, after=None, catalogue=CATALOGUE, blobs=None):
+    def __init__(self, tmp_path, script, *, slots=1, grace=5, after=None, catalogue=CATALOGUE):
         self.log = after.log if after else MemoryLog(CATALOGUE)
         self.executor = ScriptedExecutor(script)
         self.state = after.state if after else QueueState()
@@ -62,7 +62,7 @@ class System:
         )
         worker = Worker(
             executor=self.executor,
-            blobs=blobs or LocalBlobs(tmp_path),
+            blobs=LocalBlobs(tmp_path),
             publisher=Publisher(self.log, catalogue=catalogue, source="test"),
             identity=Self("runner-1", Sandbox(level=1)),
         )
@@ -260,7 +260,8 @@ def test_the_next_fold_starts_while_predictions_are_stored(tmp_path):
             blobs.may_store.set()
         return Tested(full_train=ONES, test=ONES, metrics=Metrics(), log="")
 
-    system = System(tmp_path, script, blobs=blobs)
+    system = System(tmp_path, script)
+    system.service.worker = replace(system.service.worker, blobs=blobs)
     for fold_id in (11, 12):
         system.append(fold_requested(fold_id=fold_id))
     system.run_until(lambda: kinds(system).count("FoldTested") == 2)
