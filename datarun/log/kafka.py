@@ -21,6 +21,9 @@ from datarun.log import Position, Record, StoredRecord, TopicPartition
 from datarun.log.brokers import Brokers, client_config
 
 READ_BATCH = 2000
+FETCH_WAIT_MS = 50
+FOLLOW_WAIT_MS = 500
+"""Who follows the log is answered when something comes, as before; each answer that nothing did costs the broker."""
 CLOSE_SECONDS = 10.0
 ASK_SECONDS = 10.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 0.5
@@ -188,7 +191,7 @@ class KafkaLog:
                 "fetch.queue.backoff.ms": 10,
                 # Partitions come in turns of so much, and so near each other what happened at about the same time.
                 "max.partition.fetch.bytes": 262144,
-                "fetch.wait.max.ms": 50,
+                "fetch.wait.max.ms": FETCH_WAIT_MS if tells_end else FOLLOW_WAIT_MS,
                 "log_level": 2,
             }
         )

@@ -19,11 +19,12 @@ import structlog
 from datarun import envelope
 from datarun.crashes import crash_point
 from datarun.errors import LogUnavailable, Rejected, Retryable
-from datarun.events import FoldFailed, FoldRequested, FoldStarted, FoldTested, RunningFold, SplitRequested
+from datarun.events import FoldRequested, FoldStarted, RunningFold, SplitRequested
 from datarun.log import Work, WorkQueue
 from datarun.topics import Catalogue
 from services.runner.admission import Admission, Unconditional
 from services.runner.confirmation import Verdict
+from services.runner.execution import Failed, Tested
 from services.runner.handover import ask_again, hand_back
 from services.runner.heartbeat import Holdings
 from services.runner.runs import FoldRun, SplitRun
@@ -158,8 +159,10 @@ class Service:
             return
         # Held before it is started: a heartbeat between the two must not miss it.
         self.holdings.add(run)
+        started = self.worker.publisher.append(self._started(run.request), cause=run.record)
+        self._slots.sent()
         try:
-            self.worker.publisher.append(self._started(run.request), cause=run.record).result(STARTED_SECONDS)
+            started.result(STARTED_SECONDS)
         except (LogUnavailable, FutureTimeoutError) as error:
             self.holdings.remove(run)
             self.queue.release(work)
@@ -196,7 +199,7 @@ class Service:
     def _run_fold(self, run: FoldRun) -> None:
         logger = log.bind(**run.named.model_dump())
         try:
-            result = self._result(run)
+            result = self.worker.conclude(run, self._outcome(run))
             if result is not None:
                 self.worker.tell(run, result)
                 logger.info("fold.done")
@@ -207,13 +210,14 @@ class Service:
             logger.exception("fold.given_back")
         finally:
             self.holdings.remove(run)
+            self._slots.told()
 
-    def _result(self, run: FoldRun) -> FoldTested | FoldFailed | None:
+    def _outcome(self, run: FoldRun) -> Tested | Failed:
         try:
             return self.worker.run_fold(run)
         finally:
-            # The next one need not wait until the log has this result.
-            self._slots.vacate()
+            # The next one need not wait until this one's predictions are stored and the log has its result.
+            self._slots.vacate_untold()
 
     def _begin_split(self, run: SplitRun) -> None:
         self.holdings.add(run)

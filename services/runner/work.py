@@ -62,11 +62,8 @@ class Worker:
     publisher: Publisher
     identity: Identity
 
-    def run_fold(self, run: FoldRun) -> FoldTested | FoldFailed | None:
-        """Run one delivery and return its result, whose blobs are stored; raises Retryable for a platform fault.
-
-        None if somebody else has said meanwhile how the run ended; else nobody but `tell` says it.
-        """
+    def run_fold(self, run: FoldRun) -> Tested | Failed:
+        """Run one delivery and return how it ended; raises Retryable for a platform fault."""
         request, record = run.request, run.record
 
         def on_trained(trained: Trained) -> None:
@@ -84,11 +81,18 @@ class Worker:
         outcome = self._ran(run, on_trained)
         # A fold that takes its runner down with it, whichever runs it.
         crash_point(f"runner.fold.{request.fold_id}")
+        return outcome
+
+    def conclude(self, run: FoldRun, outcome: Tested | Failed) -> FoldTested | FoldFailed | None:
+        """Return the result of a run, whose blobs are stored; raises Retryable for a platform fault.
+
+        None if somebody else has said meanwhile how the run ended; else nobody but `tell` says it.
+        """
         if isinstance(outcome, Failed) and outcome.cause is Cause.CANCELLED:
             # Whoever had it killed has told, or tells, what became of it.
             log.info("fold.killed", **run.named.model_dump())
             return None
-        event = self._result(request, outcome)
+        event = self._result(run.request, outcome)
         return event if run.claim() else None
 
     def tell(self, run: FoldRun, result: FoldTested | FoldFailed) -> None:

@@ -21,6 +21,7 @@ from services.runner.execution import Failed, InputsCorrupt, Predictions, Tested
 from services.runner.heartbeat import Holdings
 from services.runner.publisher import LETTER_BYTES, Publisher
 from services.runner.service import Service
+from services.runner.slots import Slots
 from services.runner.work import SPLIT_TRIES, Worker
 from tests.unit.test_envelope import fold_requested
 
@@ -99,6 +100,18 @@ class System:
         self.service.stop()
         thread.join(20)
         assert condition()
+
+
+class SlowBlobs(LocalBlobs):
+    """Blobs that are stored when the test says so."""
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.may_store = threading.Event()
+
+    def put(self, content, **options):
+        self.may_store.wait(20)
+        return super().put(content, **options)
 
 
 def succeed(_request, on_trained):
@@ -235,6 +248,37 @@ def test_no_more_folds_run_than_there_are_slots(tmp_path):
         system.append(fold_requested(fold_id=fold_id))
     system.run_until(lambda: kinds(system).count("FoldTested") == 8)
     assert max(most) == 2
+
+
+def test_the_next_fold_starts_while_predictions_are_stored(tmp_path):
+    """A slot runs folds; what is left of one when its process has ended is done beside the next."""
+    blobs, told = SlowBlobs(tmp_path), []
+
+    def script(request, _on_trained):
+        if request.fold_id == 12:
+            told.extend(kinds(system))
+            blobs.may_store.set()
+        return Tested(full_train=ONES, test=ONES, metrics=Metrics(), log="")
+
+    system = System(tmp_path, script)
+    system.service.worker = replace(system.service.worker, blobs=blobs)
+    for fold_id in (11, 12):
+        system.append(fold_requested(fold_id=fold_id))
+    system.run_until(lambda: kinds(system).count("FoldTested") == 2)
+    assert told == ["FoldStarted", "FoldStarted"]
+    assert system.holdings.folds() == ()
+
+
+def test_no_more_results_wait_than_there_are_slots():
+    """Where they cannot be told as fast as folds end, folds wait for them."""
+    slots = Slots(1)
+    for _ in range(2):
+        assert slots.wait_free(0)
+        slots.occupy()
+        slots.vacate_untold()
+    assert not slots.wait_free(0)
+    slots.told()
+    assert slots.wait_free(0)
 
 
 def test_a_record_nobody_can_run_becomes_a_dead_letter(tmp_path):
