@@ -186,9 +186,7 @@ class KafkaLog:
                 "isolation.level": "read_committed",
                 # A partition may end in a hole, which moves no position.
                 "enable.partition.eof": tells_end,
-                # What is read ahead of a reader that stops is read for nothing.
-                "queued.max.messages.kbytes": 8192,
-                "fetch.queue.backoff.ms": 10,
+                "queued.max.messages.kbytes": 65536,
                 # Partitions come in turns of so much, and so near each other what happened at about the same time.
                 "max.partition.fetch.bytes": 262144,
                 "fetch.wait.max.ms": FETCH_WAIT_MS if tells_end else FOLLOW_WAIT_MS,

@@ -16,18 +16,11 @@ from psycopg2.extensions import connection as Connection
 from datarun.errors import DatarunError
 from datarun.projection.offsets import Offsets, lock_offsets, move_offsets, read_offsets
 from datarun.projection.share import Ground, project_share
-from datarun.projection.workers import project_by_workers
 from datarun.readmodel import SCHEMA, VERSION
 from datarun.readmodel.schema import create_read_model, drop_read_model, version_of
 from datarun.topics import PROJECTED
 
 REPORT_SECONDS = 0.2
-WORKERS = 2
-"""Postgres and the broker take what a third one would."""
-RECORDS_A_SLICE = 75_000
-"""Mostly one transaction."""
-WORTH_WORKERS = 300_000
-"""Records; for fewer it takes longer to start processes than to do without."""
 ALONE_SECONDS = 2
 """A command that was killed lets go as soon as Postgres notices."""
 _ALONE = (
@@ -98,7 +91,7 @@ class Rebuild:
         left = {tp: end - here[tp] for tp, end in until.items() if here[tp] < end}
         total = before + sum(left.values())
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(self._project, {tp: here[tp] for tp in left}, until)
+            running = pool.submit(project_share, self.ground, {tp: here[tp] for tp in left}, until)
             while wait([running], REPORT_SECONDS).not_done:
                 now = self._here(connection, until)
                 self._progress(before + sum(now[tp] - here[tp] for tp in left), total)
@@ -106,12 +99,6 @@ class Rebuild:
         self._progress(self.applied, total)
         self.seconds += time.monotonic() - started
         return self._pass_over(connection, until)
-
-    def _project(self, start: Offsets, until: Offsets) -> int:
-        goal = {tp: until[tp] for tp in start}
-        if sum(goal.values()) - sum(start.values()) < WORTH_WORKERS:
-            return project_share(self.ground, start, goal)
-        return project_by_workers(self.ground, start, goal, workers=WORKERS, records=RECORDS_A_SLICE)
 
     def _goal(self, connection: Connection) -> Offsets:
         """Return the live read model's offsets, so that the two can be compared; without one the log's end."""

@@ -48,11 +48,11 @@ def project_share(ground: Ground, start: Offsets, until: Offsets) -> int:
 def project(ground: Ground, event_log: EventLog, connection: Connection, start: Offsets, until: Offsets) -> int:
     """Do the same with a log and a database that are open; a stretch is written while the next one is read."""
     count = 0
-    with uncollected(), ThreadPoolExecutor(1) as writer:
+    with _uncollected(), ThreadPoolExecutor(1) as writer:
         writing: Future[int] | None = None
-        for stretch in stretches(ground, event_log, start, until):
+        for stretch in _stretches(ground, event_log, start, until):
             count += writing.result() if writing else 0
-            writing = writer.submit(write, ground, event_log, connection, stretch)
+            writing = writer.submit(_write, ground, event_log, connection, stretch)
         return count + (writing.result() if writing else 0)
 
 
@@ -89,7 +89,7 @@ def batches(event_log: EventLog, start: Offsets, until: Offsets) -> Iterator[lis
 
 
 @dataclass(slots=True)
-class Stretch:
+class _Stretch:
     """Records of several partitions, folded, and the offsets they begin and end at."""
 
     start: Offsets
@@ -121,37 +121,20 @@ class Stretch:
         self.records += len(fresh)
         self.size_bytes += sum(len(one.value or b"") for one in fresh)
 
-    def close_at(self, until: Offsets, *, catalogue: Catalogue, event_log: EventLog) -> None:
-        """Know that all before some offsets was read; raises Gap where records are missing, as `take` does."""
-        for tp, end in until.items():
-            here = self.end[tp]
-            may_forget = catalogue.topic(tp.topic).kind is Kind.STATE
-            if here < end and not (may_forget or is_hole(event_log, tp, here, end)):
-                raise Gap(tp, expected=here, found=end)
-            self.end[tp] = max(here, end)
-
     @property
     def is_full(self) -> bool:
         """Whether it is worth a transaction, or all that memory is to hold."""
         return self.records >= RECORDS_A_BATCH or self.size_bytes >= BYTES_A_BATCH
 
 
-def stretches(
-    ground: Ground, event_log: EventLog, start: Offsets, until: Offsets, *, is_all: bool = False
-) -> Iterator[Stretch]:
-    """Yield all records of some partitions from `start` up to `until`, folded, in as many parts as memory asks for.
-
-    With `is_all` the last one ends there though the log may have nothing just before; raises Gap where it should.
-    """
-    stretch = Stretch(start, dict(start), Batch())
+def _stretches(ground: Ground, event_log: EventLog, start: Offsets, until: Offsets) -> Iterator[_Stretch]:
+    stretch = _Stretch(start, dict(start), Batch())
     for records in _aligned(event_log, start, until, catalogue=ground.catalogue):
         stretch.take(records, catalogue=ground.catalogue, event_log=event_log)
         if stretch.is_full:
             yield stretch
-            stretch = Stretch(stretch.end, dict(stretch.end), Batch())
-    if is_all:
-        stretch.close_at(until, catalogue=ground.catalogue, event_log=event_log)
-    if stretch.end != stretch.start:
+            stretch = _Stretch(stretch.end, dict(stretch.end), Batch())
+    if stretch.records:
         yield stretch
 
 
@@ -171,8 +154,7 @@ def _aligned(
             readers.sort(key=lambda one: one[0])
 
 
-def write(ground: Ground, event_log: EventLog, connection: Connection, stretch: Stretch) -> int:
-    """Bring a stretch into the read model and return how many records it was."""
+def _write(ground: Ground, event_log: EventLog, connection: Connection, stretch: _Stretch) -> int:
     if not load(stretch.batch, connection, start=stretch.start, end=stretch.end, schema=ground.schema):
         # The slow way round: it finds the record that the database refuses, and buries it.
         for records in batches(event_log, stretch.start, stretch.end):
@@ -183,7 +165,7 @@ def write(ground: Ground, event_log: EventLog, connection: Connection, stretch: 
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def _uncollected() -> Iterator[None]:
     """Keep the garbage collector still: looking for cycles, which records never form, takes a third of the time."""
     gc.disable()
     try:

@@ -24,7 +24,6 @@ from datarun.cli.projection import app as command
 from datarun.db import connect
 from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
-from datarun.projection.offsets import Offsets, read_offsets
 from datarun.readmodel import VERSION
 from datarun.readmodel.schema import version_of
 from datarun.topics import Catalogue
@@ -39,12 +38,6 @@ _SMALL_BATCHES = """
 import datarun.log.kafka as kafka
 import datarun.projection.share as share
 kafka.READ_BATCH = share.RECORDS_A_BATCH = 50
-from datarun.cli import main
-main()
-"""
-_MANY_SLICES = """
-import datarun.projection.rebuild as rebuild
-rebuild.RECORDS_A_SLICE, rebuild.WORTH_WORKERS = 60, 1
 from datarun.cli import main
 main()
 """
@@ -108,38 +101,6 @@ def test_a_rebuild_that_is_killed_goes_on_where_it_was(
     applied = int(resumed.stdout.partition(" events in")[0].splitlines()[-1].replace(",", ""))
     assert 0 < applied < count
     assert dump(connection, schema="rm_next") == installation.expected(log)
-
-
-@pytest.mark.parametrize("seam", ["rebuild.before_turn:2", "rebuild.after_turn:2", "projector.before_commit:2"])
-def test_processes_that_are_killed_leave_the_log_up_to_some_offsets(
-    installation: Installation, log: KafkaLog, connection: Connection, seam: str
-) -> None:
-    """Whether who tells them what to do dies or one of them: what is committed stays, and the end is the same."""
-    installation.append(log, [event for number in range(1, 150) for event in story(number)])
-    command = [sys.executable, "-c", _MANY_SLICES, "projection", "rebuild", *_options(installation)]
-    environment = os.environ | {"DATARUN_CRASH_AT": seam}
-    ended = subprocess.run(command, env=environment, capture_output=True, timeout=90, check=False)
-    is_worker = seam.startswith("projector")
-    assert ended.returncode == (1 if is_worker else -signal.SIGKILL), ended.stderr
-    wait_until(lambda: not _writers(connection), CATCH_UP_SECONDS)
-    seen = _seen(connection)
-    assert dump(connection, schema="rm_next")["fold"] == installation.expected(log, until=seen)["fold"] != {}
-    again = subprocess.run(command, capture_output=True, timeout=90, check=False)
-    assert again.returncode == 0, again.stderr
-    assert dump(connection, schema="rm_next") == installation.expected(log)
-    assert sum(_seen(connection).values()) > sum(seen.values())
-
-
-def _seen(connection: Connection) -> Offsets:
-    with connection, connection.cursor() as cursor:
-        return read_offsets(cursor, schema="rm_next")
-
-
-def _writers(connection: Connection) -> int:
-    """Return how many others are connected to the test's database."""
-    with connection, connection.cursor() as cursor:
-        cursor.execute("select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()")
-        return cursor.rowcount
 
 
 def test_what_differs_is_shown_with_its_reason_and_refused_by_a_swap(
