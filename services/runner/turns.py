@@ -11,7 +11,7 @@ PRIORITY = ("H", "data", "L")
 """The order in which queues are asked; a split is short and many folds may wait for it."""
 SHARE = 8
 """While work waits in a queue, one start in so many is its own; one in nine if another was passed over as often."""
-ASKED = 3
+ASKED = 8
 """So often a queue whose turn has come is asked before it counts as empty: its work may have been slow to arrive."""
 
 

@@ -26,7 +26,7 @@ from tests.gateways import fold_body, pretend_projected, read_log, running_gatew
 SESSION_SECONDS = 2.0
 """The local broker's `broker.session.timeout.ms`."""
 ASKED_SECONDS = 1.5
-AWAY_SECONDS = float(os.environ.get("DATARUN_TEST_AWAY_SECONDS", "6"))
+AWAY_SECONDS = float(os.environ.get("DATARUN_TEST_AWAY_SECONDS", "3"))
 """How long the killed broker stays away; sixty, say, for a drill."""
 CLIENTS = 4
 OWED = "select count(*) from intake.outbox where sent_at is null"

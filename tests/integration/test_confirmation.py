@@ -28,7 +28,7 @@ from tests.histories import requested, run_event
 from tests.projecting import Installation, wait_until
 from tests.sleeping import Ground, ground, sleeping
 
-FOLDS = int(os.environ.get("DATARUN_TEST_FOLDS", "3000"))
+FOLDS = int(os.environ.get("DATARUN_TEST_FOLDS", "2000"))
 """How many a share group forgets; ten thousand take a minute longer."""
 SECONDS = 60
 

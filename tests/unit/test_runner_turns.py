@@ -41,7 +41,7 @@ def test_a_new_high_fold_is_next_however_long_high_was_busy_before():
 
 
 def test_work_that_is_slow_to_arrive_keeps_its_turn():
-    """A queue is asked first three times before it is believed to be empty."""
+    """A queue is asked first so many times before it is believed to be empty."""
     turns = Turns(["H", "L"])
     for _ in range(SHARE - 1):
         start(turns, {"H", "L"})
