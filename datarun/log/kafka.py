@@ -39,6 +39,10 @@ def producer_config(brokers: Brokers | str, *, delivery_timeout_seconds: float =
         **client_config(brokers),
         "acks": "all",
         "enable.idempotence": True,
+        # A broker takes any first number of a producer it has no memory of. With two requests under way it could refuse
+        # the first, because it was only about to lead the partition, and take the second: the first would then be told
+        # as delivered and be nowhere (KAFKA-15591).
+        "max.in.flight": 1,
         "partitioner": "murmur2_random",
         "linger.ms": 0,
         "delivery.timeout.ms": int(delivery_timeout_seconds * 1000),
@@ -58,8 +62,7 @@ class KafkaLog:
         config = producer_config(brokers, delivery_timeout_seconds=delivery_timeout_seconds)
         self._events = Producer(config)
         # A share fetch takes whole batches, so a queue's records travel one a batch.
-        # With five under way, all that idempotence allows, librdkafka's thread spins while others wait; with four not.
-        self._queues = Producer({**config, "batch.num.messages": 1, "max.in.flight": 4})
+        self._queues = Producer({**config, "batch.num.messages": 1})
         self._admin = self._asking()
         self._counts: dict[str, int] = {}
         self._closing = threading.Event()

@@ -123,7 +123,11 @@ class KafkaWorkQueue:
     def _overtaken(self, work: Work, before: Sequence[str]) -> Work:
         """Return what came meanwhile into a queue that was asked before, and give the work back; else the work."""
         for name in before:
-            earlier = self._poll(name, 0)
+            try:
+                earlier = self._poll(name, 0)
+            except LogUnavailable:
+                # What is in hand must not be dropped: who asks next is told.
+                return work
             if earlier is not None:
                 self.release(work)
                 return earlier

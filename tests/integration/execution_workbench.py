@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import textwrap
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from datarun.blobs import LocalBlobs
 from datarun.events import (
@@ -117,6 +118,17 @@ def two_classes(bench: Workbench) -> Dataset:
     lines = [f"{a},{b},{int(a > 0.5)}" for a, b in values]
     raw = ("a,b,target\n" + "\n".join(lines) + "\n").encode()
     return bench.split(bench.dataset({"raw.csv": raw}, "classifier"), held_out=0.5)
+
+
+def open_files() -> list[str]:
+    """Return what the descriptors of this process lead to, but for connections: other tests' clients come and go."""
+    found = []
+    connections = {connection.fd for connection in psutil.Process().net_connections("inet")}
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(FileNotFoundError):  # the one that lists them, and what another thread has closed
+            if int(descriptor.name) not in connections:
+                found.append(str(descriptor.readlink()))
+    return sorted(found)
 
 
 def classifier(*, top: str = "", fit: str = "pass", predict: str = "return np.full((len(X), 2), 0.5)") -> str:

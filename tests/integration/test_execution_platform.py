@@ -18,7 +18,7 @@ from datarun.errors import Retryable
 from datarun.events import Cause, Dataset, FoldRequested, Sandbox
 from services.runner.execution import Executor, Failed, Limits, SandboxRefused, Tested
 from services.runner.execution.sandboxes import Plan, at_least
-from tests.integration.execution_workbench import GOOD, Workbench, two_classes, workbench
+from tests.integration.execution_workbench import GOOD, Workbench, open_files, two_classes, workbench
 
 LIMITS = Limits(hard_seconds=6, memory_mib=1024)
 SLOW = """
@@ -43,11 +43,6 @@ def programs(name: str) -> list[psutil.Process]:
             if f"isolated.{name} import" in " ".join(process.cmdline()):
                 found.append(process)
     return found
-
-
-def open_files() -> int:
-    """How many files this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def assert_runs(bench: Workbench, dataset: Dataset) -> None:
