@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,8 @@ READ_BATCH = 2000
 FETCH_WAIT_MS = 50
 FOLLOW_WAIT_MS = 500
 """Who follows the log is answered when something comes, as before; each answer that nothing did costs the broker."""
+FOLLOW_PAUSE_MS = 50
+"""How late who follows may see a record behind others: not every record is then fetched by itself."""
 CLOSE_SECONDS = 10.0
 ASK_SECONDS = 10.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 0.5
@@ -95,21 +98,40 @@ class KafkaLog:
         self, start: Mapping[TopicPartition, int], *, until_end: bool = False, idle_seconds: float = 0.1
     ) -> Iterator[list[StoredRecord]]:
         """Yield batches from the given offsets on, an empty one when idle; with `until_end` stop at the present end."""
-        end = self.end_offsets(sorted({tp.topic for tp in start})) if until_end else {}
-        consumer = self._reader(tells_end=until_end)
+        here = dict(start)
+        if until_end or self._is_far(here):
+            yield from self._read_to_end(here, idle_seconds)
+        if not until_end:
+            with closing(self._reader(tells_end=False)) as consumer:
+                consumer.assign([KafkaTopicPartition(tp.topic, tp.partition, offset) for tp, offset in here.items()])
+                while True:
+                    yield self._batch(consumer, idle_seconds)[0]
+
+    def _is_far(self, here: Mapping[TopicPartition, int]) -> bool:
+        """Tell whether who follows from here on has much to read first; nobody knows while the broker is away."""
         try:
-            consumer.assign([KafkaTopicPartition(tp.topic, tp.partition, offset) for tp, offset in start.items()])
-            reached: dict[TopicPartition, int] = dict(start)
-            while not (until_end and all(reached[tp] >= end.get(tp, 0) for tp in start)):
-                messages = consumer.consume(READ_BATCH, idle_seconds)
-                told = [message for message in messages if message.error() is not None]
-                usable = [message for message in messages if message.error() is None] if told else messages
-                ends = dict(_ends(told))
-                yield list(map(stored, usable))
-                if until_end:
-                    reached |= self._positions(consumer, start) | ends
-        finally:
-            consumer.close()
+            end = self.end_offsets(sorted({tp.topic for tp in here}))
+        except LogUnavailable:
+            return False
+        return sum(max(0, end.get(tp, 0) - offset) for tp, offset in here.items()) > READ_BATCH
+
+    def _read_to_end(self, here: dict[TopicPartition, int], idle_seconds: float) -> Iterator[list[StoredRecord]]:
+        """Yield batches up to the present end, and move there."""
+        end = self.end_offsets(sorted({tp.topic for tp in here}))
+        with closing(self._reader(tells_end=True)) as consumer:
+            consumer.assign([KafkaTopicPartition(tp.topic, tp.partition, offset) for tp, offset in here.items()])
+            while not all(offset >= end.get(tp, 0) for tp, offset in here.items()):
+                batch, ends = self._batch(consumer, idle_seconds)
+                yield batch
+                here |= self._positions(consumer, here) | ends
+
+    @staticmethod
+    def _batch(consumer: Consumer, idle_seconds: float) -> tuple[list[StoredRecord], dict[TopicPartition, int]]:
+        """Return what comes, and the partitions of which that is all there is."""
+        messages = consumer.consume(READ_BATCH, idle_seconds)
+        told = [message for message in messages if message.error() is not None]
+        usable = [message for message in messages if message.error() is None] if told else messages
+        return list(map(stored, usable)), dict(_ends(told))
 
     def end_offsets(self, topics: Sequence[str]) -> dict[TopicPartition, int]:
         """Return, for every partition of the topics, the offset the next record will get."""
@@ -180,9 +202,11 @@ class KafkaLog:
             poller.join(CLOSE_SECONDS)
 
     def _reader(self, *, tells_end: bool) -> Consumer:
+        following = {"queued.min.messages": 1, "fetch.queue.backoff.ms": FOLLOW_PAUSE_MS}
         return Consumer(
             {
                 **client_config(self._brokers),
+                **({} if tells_end else following),
                 "group.id": "datarun-reader",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from contextlib import closing
 from functools import partial
 from itertools import chain, islice
 
@@ -196,6 +197,31 @@ def test_reading_follows_what_is_appended_later(system):
     seen = next(record for batch in islice(batches, 400) for record in batch)
     assert seen.value == b"later"
     batches.close()
+
+
+def test_who_follows_from_far_behind_comes_to_what_is_new(system):
+    """Of a long past and what comes meanwhile everything is seen once, in order."""
+    topic = system.catalogue.full_name(FOLD_EVENTS)
+
+    def send(numbers):
+        keys = [(str(number % 50).encode(), str(number).encode()) for number in numbers]
+        sent = [system.log.append(Record(topic, key, value, (("ce_type", b"x"),))) for key, value in keys]
+        return [one.result(SECONDS) for one in sent]
+
+    send(range(3_000))
+    seen, is_sent = [], False
+    with closing(system.log.read(dict.fromkeys(system.log.end_offsets([topic]), 0), idle_seconds=0.05)) as batches:
+        for batch in islice(batches, 400):
+            seen += [(record.key, int(record.value)) for record in batch]
+            if seen and not is_sent:
+                send(range(3_000, 3_100))
+                is_sent = True
+            if len(seen) >= 3_100:
+                break
+    assert sorted(number for _, number in seen) == list(range(3_100))
+    for key in {key for key, _ in seen}:
+        numbers = [number for one, number in seen if one == key]
+        assert numbers == sorted(numbers)
 
 
 def test_work_is_taken_once_and_in_order(system):
