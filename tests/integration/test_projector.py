@@ -24,8 +24,9 @@ from datarun.events import FoldStarted, FoldTested
 from datarun.log import Record
 from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog, producer_config
-from datarun.stack.postgres import local_postgres
+from datarun.stack.postgres import Postgres, local_postgres
 from datarun.topics import FOLD_EVENTS, Catalogue
+from tests.gateways import query
 from tests.histories import NEIGHBOURS, heartbeat, requested, run_event, story
 from tests.projecting import CONTEXT, Installation, wait_until
 from tests.readmodel_dump import dump
@@ -162,8 +163,7 @@ def test_it_waits_for_a_database_that_is_away(
     kafka: str, cache: Path, topic_prefix: str, tmp_path: Path, log: KafkaLog, stop: signal.Signals
 ) -> None:
     """Postgres goes down under load and comes back, with or without its last commits: the log has them all."""
-    server = local_postgres(tmp_path / "data", cache=cache, durable=True)
-    server.prepare()
+    server = _forgetful(tmp_path / "data", cache)
     create_topics(kafka, prefix=topic_prefix)
     installation = Installation(kafka, server.url, Catalogue(topic_prefix), tmp_path)
     database = _start(server)
@@ -172,6 +172,7 @@ def test_it_waits_for_a_database_that_is_away(
         with installation.projector() as projector:
             projector.wait_ready()
             installation.append(log, [event for number in range(1, 50) for event in story(number)])
+            wait_until(lambda: query(server.url, "select 1 from rm.fold"), CATCH_UP_SECONDS)
             database.send_signal(stop)
             database.wait(20)
             installation.append(log, [event for number in range(50, 100) for event in story(number)])
@@ -189,6 +190,15 @@ def test_it_waits_for_a_database_that_is_away(
     finally:
         database.send_signal(signal.SIGINT)
         database.wait(20)
+
+
+def _forgetful(folder: Path, cache: Path) -> Postgres:
+    """Make a server whose crash takes with it the commits of the last seconds that nobody waited for."""
+    server = local_postgres(folder, cache=cache, durable=True)
+    server.prepare()
+    with (server.folder / "postgresql.conf").open("a", encoding="utf-8") as settings:
+        settings.write("wal_writer_delay = 10s\n")
+    return server
 
 
 def _start(server: object) -> subprocess.Popen[bytes]:
