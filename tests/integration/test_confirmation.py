@@ -16,7 +16,7 @@ from confluent_kafka.admin import AdminClient
 
 from datarun import tokens
 from datarun.db import connect
-from datarun.events import Event, FoldFailed, FoldRequested, FoldStarted, FoldTested, Priority, RunnerHeartbeat
+from datarun.events import Event, FoldFailed, FoldStarted, FoldTested, Priority, RunnerHeartbeat
 from datarun.log.admin import create_topics
 from datarun.log.kafka import KafkaLog
 from datarun.projection.offsets import read_offsets
