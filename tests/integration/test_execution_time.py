@@ -65,8 +65,9 @@ def test_the_soft_limit_interrupts(bench: Workbench, dataset: Dataset, name: str
     assert (outcome.stage, outcome.cause, outcome.fault) == (Stage.TRAIN, Cause.SOFT_TIMEOUT, Fault.LIMIT)
     assert outcome.message.startswith("\n Soft Time Limit Exceeded - ERROR(train)\nsoft time limit of 1 s reached\n")
     assert outcome.log == "begun\n"
-    assert 0.9 < outcome.metrics.train_time < LIMITS.hard_seconds
-    assert seconds < LIMITS.hard_seconds
+    # The limit counts from the fold's beginning, the metric from the training's.
+    assert 0.5 < outcome.metrics.train_time < LIMITS.hard_seconds
+    assert LIMITS.soft_seconds <= seconds < LIMITS.hard_seconds
 
 
 def test_the_interrupted_line_is_shown(bench: Workbench, dataset: Dataset) -> None:
